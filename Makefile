@@ -1,0 +1,83 @@
+# `make help` lists the targets. Everything runs inside .venv, made from the pinned lock/dev.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROTO_BIN := .venv-proto/bin
+PROTO_READY := .venv-proto/.ready
+GENERATED := client/meterhold/v1
+FILES ?= server client migrations tests benchmarks examples
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test test-fast check lint types contracts proto proto-check format lock bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): lock/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Meterhold needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=python3.12, say." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python cannot make virtual environments here: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r lock/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(PROTO_READY): lock/proto.txt
+	$(PYTHON) -m venv .venv-proto
+	$(PROTO_BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r lock/proto.txt
+	@touch $@
+
+setup: $(READY) ## Make the virtual environment
+
+demo: $(READY) ## Replay a real trace of LLM requests against a fresh service and check the books
+	$(BIN)/meterhold-server demo
+
+serve: $(READY) ## Serve gRPC on 127.0.0.1:7717 on an embedded PostgreSQL
+	$(BIN)/meterhold-server serve
+
+test: $(READY) ## Run all tests on a real PostgreSQL
+	$(BIN)/python -m pytest
+
+test-fast: $(READY) ## Run the tests that need no server process
+	$(BIN)/python -m pytest -m "not slow"
+
+check: lint types contracts proto-check test ## All that CI runs
+
+lint: $(READY) ## Check style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY) ## Check types
+	$(BIN)/mypy
+
+contracts: $(READY) ## Check who imports whom
+	$(BIN)/lint-imports --no-cache
+
+proto: $(PROTO_READY) ## Regenerate client/meterhold/v1 from proto/
+	rm -f $(GENERATED)/*_pb2*
+	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" python -m grpc_tools.protoc -Iproto --python_out=client --mypy_out=quiet:client proto/meterhold/v1/*.proto
+	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" python -m grpc_tools.protoc -Iproto --grpc_python_out=client --mypy_grpc_out=quiet:client proto/meterhold/v1/*_service.proto
+
+proto-check: $(PROTO_READY) ## Lint the protos and prove that the generated code is fresh
+	$(PROTO_BIN)/buf lint
+	$(PROTO_BIN)/buf format --diff --exit-code
+	$(PROTO_BIN)/buf breaking --against proto/meterhold.v1.binpb
+	@rm -rf build/proto && mkdir -p build/proto
+	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" python -m grpc_tools.protoc -Iproto --python_out=build/proto --mypy_out=quiet:build/proto proto/meterhold/v1/*.proto
+	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" python -m grpc_tools.protoc -Iproto --grpc_python_out=build/proto --mypy_grpc_out=quiet:build/proto proto/meterhold/v1/*_service.proto
+	diff -r -x __init__.py -x __pycache__ build/proto/meterhold/v1 $(GENERATED) || { echo "Generated code is stale: make proto"; exit 1; }
+
+format: $(READY) ## Format the sources
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## Renew the lock files with the newest versions
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
+	cd $(CURDIR) && for job in "dev --extra server --extra embedded --group dev" "server --extra server" "proto --group proto"; do set -- $$job; name=$$1; shift; \
+	  .venv-lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --python-version 3.11 "$$@" $$(test $$name = proto || echo pyproject.toml) --output-file lock/$$name.txt; done
+	rm -rf .venv-lock
+
+clean: ## Remove what the targets made; ledgers of `make serve` stay
+	rm -rf $(VENV) .venv-proto build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
