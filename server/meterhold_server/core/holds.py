@@ -1,0 +1,304 @@
+"""Reserve, Settle, Release and Extend. Refusals are checked in the order of `Reason`."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+from meterhold_server.core import funds, replay
+from meterhold_server.core.model import (
+    Account,
+    ClaimKind,
+    EntryKind,
+    Lot,
+    LotCategory,
+    Overage,
+    Part,
+    Receipt,
+    Reservation,
+    ReservationState,
+)
+from meterhold_server.core.operations import Extend, Release, Reserve, Settle
+from meterhold_server.core.outcomes import (
+    Extended,
+    Reason,
+    Rejected,
+    Released,
+    Reserved,
+    Settled,
+)
+from meterhold_server.core.posting import Posting, claim_key
+from meterhold_server.core.range import refuse_range
+
+_WRONG_STATE = {
+    ReservationState.SETTLED: Reason.RESERVATION_SETTLED,
+    ReservationState.RELEASED: Reason.RESERVATION_RELEASED,
+    ReservationState.EXPIRED: Reason.RESERVATION_EXPIRED,
+}
+
+
+def insufficient(account: Account | None, required_micros: int) -> Rejected:
+    """The refusal for lack of credits, with the numbers a caller needs to do better."""
+    return Rejected(
+        Reason.INSUFFICIENT_CREDITS,
+        {
+            "available_micros": account.available_micros if account else 0,
+            "required_micros": required_micros,
+            "reservable_micros": account.reservable_micros if account else 0,
+        },
+    )
+
+
+def reserve(posting: Posting, account: Account | None, operation: Reserve) -> Reserved | Rejected:
+    request = replay.reserve_request(operation)
+    used = _find(account, operation.reservation_id)
+    if used:
+        return replay.mismatch(request, used.opening) or Reserved.again(used.opening)
+    least = operation.min_amount_micros or operation.amount_micros
+    required = max(least, operation.min_available_micros)
+    if account is None or account.reservable_micros < required:
+        return insufficient(account, required)
+    held = min(operation.amount_micros, account.reservable_micros)
+    if refusal := refuse_range(account, charged_micros=held):
+        return refusal
+    # Nothing can fail from here on.
+    ttl = operation.ttl or posting.rules.ttl_default
+    expire_time = posting.now + ttl
+    parts, on_credit = funds.hold(posting, account, held)
+    funds.expect_expiry(account, expire_time)
+    outcome = Reserved(account.balance(), held, expire_time)
+    reservation = Reservation(
+        account.account_id,
+        operation.reservation_id,
+        ReservationState.ACTIVE,
+        reserved_micros=held,
+        open_micros=held,
+        parts=parts,
+        on_credit_micros=on_credit,
+        on_expiry=operation.on_expiry,
+        ttl=ttl,
+        expire_time=expire_time,
+        create_time=posting.now,
+        opening=Receipt(request, outcome.answer()),
+        labels=operation.labels,
+        metadata=operation.metadata,
+    )
+    account.reservations[operation.reservation_id] = reservation
+    posting.touch(account)
+    posting.touch_reservation(reservation)
+    return outcome
+
+
+def settle(posting: Posting, account: Account | None, operation: Settle) -> Settled | Rejected:
+    reservation = _find(account, operation.reservation_id)
+    if account is None or reservation is None:
+        return _not_found(operation.reservation_id)
+    request = replay.settle_request(operation)
+    key = claim_key(ClaimKind.CAPTURE, operation, operation.step_key)
+    receipt = reservation.closing
+    if operation.keep_open:
+        used = posting.state.claims.get(key)
+        receipt = used.receipt if used else None
+    if receipt:
+        return replay.mismatch(request, receipt) or Settled.again(receipt)
+    if _closed(posting, reservation):
+        return _wrong_state(reservation)
+    from_hold = min(operation.amount_micros, reservation.open_micros)
+    overage, shortfall = operation.amount_micros - from_hold, 0
+    if overage > account.spendable_micros and operation.overage is not Overage.OVERDRAFT:
+        if operation.overage is Overage.REJECT:
+            return insufficient(account, overage)
+        overage, shortfall = account.spendable_micros, overage - account.spendable_micros
+    returned = 0 if operation.keep_open else reservation.open_micros - from_hold
+    refunded = 0 if reservation.active else returned
+    if refusal := refuse_range(account, charged_micros=overage, returned_micros=refunded):
+        return refusal
+    # Nothing can fail from here on.
+    entry_seq = _charge(posting, account, reservation, operation, from_hold, overage)
+    if returned:
+        _return_rest(posting, account, reservation)
+    late = not reservation.active
+    outcome = Settled(
+        account.balance(),
+        charged_micros=from_hold + overage,
+        from_hold_micros=from_hold,
+        overage_micros=overage,
+        shortfall_micros=shortfall,
+        released_micros=returned,
+        late=late,
+        entry_seq=entry_seq,
+    )
+    answered = Receipt(request, outcome.answer())
+    if operation.keep_open:
+        posting.claim(key, account.account_id, answered, None)
+    else:
+        reservation.late = late
+        reservation.closing = answered
+        _end(posting, reservation, ReservationState.SETTLED)
+    posting.touch(account)
+    posting.touch_reservation(reservation)
+    return outcome
+
+
+def release(posting: Posting, account: Account | None, operation: Release) -> Released | Rejected:
+    reservation = _find(account, operation.reservation_id)
+    if account is None or reservation is None:
+        return _not_found(operation.reservation_id)
+    changed = reservation.active
+    if changed:
+        if reservation.open_micros:
+            _return_rest(posting, account, reservation)
+        _end(posting, reservation, ReservationState.RELEASED)
+        posting.touch(account)
+        posting.touch_reservation(reservation)
+    return Released(account.balance(), changed, copy(reservation))
+
+
+def extend(posting: Posting, account: Account | None, operation: Extend) -> Extended | Rejected:
+    reservation = _find(account, operation.reservation_id)
+    if account is None or reservation is None:
+        return _not_found(operation.reservation_id)
+    request = replay.extend_request(operation)
+    key = claim_key(ClaimKind.EXTEND, operation, operation.step_key)
+    used = posting.state.claims.get(key) if operation.extend_id else None
+    if used:
+        return replay.mismatch(request, used.receipt) or Extended.again(used.receipt)
+    if not reservation.active:
+        return _wrong_state(reservation)
+    growth = operation.add_amount_micros
+    if growth > account.reservable_micros:
+        return insufficient(account, growth)
+    if refusal := refuse_range(account, charged_micros=growth):
+        return refusal
+    # Nothing can fail from here on.
+    if growth:
+        funds.grow(posting, account, reservation, growth)
+    if operation.ttl is not None:
+        reservation.expire_time = max(reservation.expire_time, posting.now + operation.ttl)
+    reservation.on_expiry = operation.on_expiry or reservation.on_expiry
+    outcome = Extended(
+        account.balance(), reservation.open_micros, reservation.expire_time, reservation.on_expiry
+    )
+    if operation.extend_id:
+        posting.claim(key, account.account_id, Receipt(request, outcome.answer()), None)
+    posting.touch(account)
+    posting.touch_reservation(reservation)
+    return outcome
+
+
+def _find(account: Account | None, reservation_id: str) -> Reservation | None:
+    return account.reservations.get(reservation_id) if account else None
+
+
+def _closed(posting: Posting, reservation: Reservation) -> bool:
+    """Whether no charge is taken any more: an expired one takes them for the grace time."""
+    if reservation.state is ReservationState.EXPIRED:
+        return reservation.expire_time + posting.rules.settle_grace <= posting.now
+    return not reservation.active
+
+
+def _charge(
+    posting: Posting,
+    account: Account,
+    reservation: Reservation,
+    operation: Settle,
+    from_hold_micros: int,
+    overage_micros: int,
+) -> int:
+    """Take the charge and record what of it is new: all, but for what an expiry charged before."""
+    parts, on_credit = funds.detach(reservation, from_hold_micros)
+    charged, new_parts = overage_micros, list[Part]()
+    if reservation.active:
+        charged += from_hold_micros
+        new_parts = funds.charge_hold(posting, account, parts, on_credit)
+        reservation.from_hold_micros += from_hold_micros
+    reservation.captured_micros += charged
+    if charged == 0:
+        return 0
+    new_parts += funds.charge(posting, account, overage_micros)
+    account.spent_micros += charged
+    return posting.entry(
+        account,
+        EntryKind.CAPTURE,
+        -charged,
+        new_parts,
+        reservation_id=reservation.reservation_id,
+        key=operation.capture_id,
+        labels=operation.labels,
+        usage=operation.usage,
+        metadata=operation.metadata,
+    ).seq
+
+
+def _return_rest(posting: Posting, account: Account, reservation: Reservation) -> None:
+    """Give back what is open: free it if it is held, refund it if the expiry has charged it."""
+    micros = reservation.open_micros
+    parts, on_credit = funds.detach(reservation, micros)
+    reservation.released_micros += micros
+    if reservation.active:
+        funds.free_hold(posting, account, parts, on_credit, posting.now, reservation.reservation_id)
+        return
+    reservation.expiry_charged_micros -= micros
+    _refund(posting, account, reservation, parts, on_credit)
+
+
+def _refund(
+    posting: Posting,
+    account: Account,
+    reservation: Reservation,
+    parts: list[Part],
+    owed_micros: int,
+) -> None:
+    """Give back part of an expiry's charge: what was owed first, then the lots, last taken first.
+
+    Debt that a grant has repaid since cannot be forgiven again: that part opens a lot of its own.
+    """
+    micros = owed_micros + sum(part for _, part in parts)
+    repaid = funds.repay(account, owed_micros)
+    account.refunded_micros += micros
+    entry = posting.entry(
+        account,
+        EntryKind.REFUND,
+        micros,
+        parts,
+        reservation_id=reservation.reservation_id,
+        related_seq=reservation.expiry_charge_seq,
+        labels=reservation.labels,
+    )
+    lots = {lot.seq: lot for lot in account.lots}
+    for lot_seq, part in reversed(parts):
+        funds.put_back(
+            posting, account, lots[lot_seq], part, posting.now, reservation.reservation_id
+        )
+    if owed_micros > repaid:
+        rest = owed_micros - repaid
+        lot = Lot(
+            account.account_id,
+            entry.seq,
+            granted_micros=rest,
+            available_micros=rest,
+            held_micros=0,
+            priority=50,
+            category=LotCategory.PAID,
+            expire_time=None,
+            create_time=posting.now,
+        )
+        funds.add_lot(posting, account, lot)
+
+
+def _end(posting: Posting, reservation: Reservation, state: ReservationState) -> None:
+    reservation.state = state
+    reservation.end_time = posting.now
+
+
+def _not_found(reservation_id: str) -> Rejected:
+    return Rejected(Reason.RESERVATION_NOT_FOUND, {"reservation_id": reservation_id})
+
+
+def _wrong_state(reservation: Reservation) -> Rejected:
+    assert reservation.end_time is not None, "only an active reservation has not ended"
+    details: dict[str, Any] = {
+        "reservation_id": reservation.reservation_id,
+        "end_time": reservation.end_time,
+    }
+    return Rejected(_WRONG_STATE[reservation.state], details)

@@ -1,0 +1,133 @@
+"""What can be asked of the ledger: one class per deed.
+
+Operations are made by the edge, which has checked every field: amounts are within
+`AMOUNT_MICROS_MAX`, durations within the `Rules`, texts printable and of bounded length. They are
+never changed once made. `labels`, `usage` and `metadata` (JSON text) are stored as they come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from meterhold_server.core.model import AccountKey, LotCategory, OnExpiry, Overage, account_id_of
+
+
+@dataclass(slots=True)
+class AccountOperation:
+    """Something asked of one account."""
+
+    account: AccountKey
+
+    @property
+    def account_id(self) -> str:
+        return account_id_of(self.account)
+
+
+@dataclass(slots=True)
+class Reserve(AccountOperation):
+    """Hold credits before work.
+
+    `ttl` None = the server's default; `min_amount_micros` 0 = all or nothing.
+    """
+
+    reservation_id: str
+    amount_micros: int
+    ttl: timedelta | None = None
+    min_amount_micros: int = 0
+    min_available_micros: int = 0
+    on_expiry: OnExpiry = OnExpiry.RELEASE
+    labels: dict[str, str] | None = None
+    metadata: str | None = None
+
+
+@dataclass(slots=True)
+class Settle(AccountOperation):
+    """Charge the real cost. With `keep_open` it is a capture, named by its `capture_id`."""
+
+    reservation_id: str
+    amount_micros: int
+    keep_open: bool = False
+    capture_id: str = ""
+    overage: Overage = Overage.CAP
+    labels: dict[str, str] | None = None
+    usage: dict[str, Any] | None = None
+    metadata: str | None = None
+
+    @property
+    def step_key(self) -> str:
+        """The capture's key, unique in the account: neither id contains a line feed."""
+        return f"{self.reservation_id}\n{self.capture_id}"
+
+
+@dataclass(slots=True)
+class Release(AccountOperation):
+    """Free what a reservation still holds."""
+
+    reservation_id: str
+
+
+@dataclass(slots=True)
+class Extend(AccountOperation):
+    """Hold longer, hold more, or set what happens at expiry; None and 0 leave things alone."""
+
+    reservation_id: str
+    ttl: timedelta | None = None
+    add_amount_micros: int = 0
+    on_expiry: OnExpiry | None = None
+    extend_id: str = ""
+
+    @property
+    def step_key(self) -> str:
+        """The extension's key, unique in the account: neither id contains a line feed."""
+        return f"{self.reservation_id}\n{self.extend_id}"
+
+
+@dataclass(slots=True)
+class Debit(AccountOperation):
+    """Charge now, all or nothing; at most once, or exactly once for a `request_id`."""
+
+    amount_micros: int
+    overage: Overage = Overage.REJECT
+    request_id: str = ""
+    labels: dict[str, str] | None = None
+    usage: dict[str, Any] | None = None
+    metadata: str | None = None
+
+
+@dataclass(slots=True)
+class DebitOnce(AccountOperation):
+    """Charge now, exactly once for a key of the namespace."""
+
+    idempotency_key: str
+    amount_micros: int
+    overage: Overage = Overage.REJECT
+    labels: dict[str, str] | None = None
+    usage: dict[str, Any] | None = None
+    metadata: str | None = None
+
+
+@dataclass(slots=True)
+class GrantOnce(AccountOperation):
+    """Put credits in, exactly once for a key of the namespace."""
+
+    idempotency_key: str
+    amount_micros: int
+    legacy_keys: tuple[str, ...] = ()
+    reason: str = ""
+    category: LotCategory = LotCategory.PAID
+    priority: int = 50
+    expire_time: datetime | None = None
+    cash: dict[str, Any] | None = None
+    source: dict[str, Any] | None = None
+    labels: dict[str, str] | None = None
+    metadata: str | None = None
+
+
+@dataclass(slots=True)
+class Expire(AccountOperation):
+    """Let what is due expire, and nothing else. Every other operation does this first as well."""
+
+
+Operation = Reserve | Settle | Release | Extend | Debit | DebitOnce | GrantOnce | Expire

@@ -1,0 +1,186 @@
+"""What can come of an operation. Outcomes are values: an exception in the core is a bug.
+
+An outcome that a replay must say again knows how to become the `answer` of a `Receipt` and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from meterhold_server.core.model import Balance, Claim, Entry, OnExpiry, Receipt, Reservation
+
+
+class Reason(StrEnum):
+    """Why an operation is refused, in the order in which every step checks."""
+
+    RESERVATION_NOT_FOUND = "RESERVATION_NOT_FOUND"
+    IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"
+    RESERVATION_SETTLED = "RESERVATION_SETTLED"
+    RESERVATION_RELEASED = "RESERVATION_RELEASED"
+    RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
+    INVALID_FIELD = "INVALID_FIELD"
+    INSUFFICIENT_CREDITS = "INSUFFICIENT_CREDITS"
+    BALANCE_OUT_OF_RANGE = "BALANCE_OUT_OF_RANGE"
+
+
+@dataclass(slots=True)
+class Rejected:
+    """Nothing happened, and nothing will. `details` are the numbers and names behind the reason."""
+
+    reason: Reason
+    details: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Reserved:
+    balance: Balance
+    held_micros: int
+    expire_time: datetime
+    replayed: bool = False
+
+    def answer(self) -> dict[str, Any]:
+        return {
+            "balance": list(self.balance),
+            "held_micros": self.held_micros,
+            "expire_time": self.expire_time.isoformat(),
+        }
+
+    @classmethod
+    def again(cls, receipt: Receipt) -> Reserved:
+        answer = receipt.answer
+        return cls(
+            Balance(*answer["balance"]),
+            answer["held_micros"],
+            datetime.fromisoformat(answer["expire_time"]),
+            replayed=True,
+        )
+
+
+@dataclass(slots=True)
+class Settled:
+    """charged = from_hold + overage, and amount = charged + shortfall."""
+
+    balance: Balance
+    charged_micros: int
+    from_hold_micros: int
+    overage_micros: int
+    shortfall_micros: int
+    released_micros: int
+    late: bool
+    entry_seq: int
+    replayed: bool = False
+
+    def answer(self) -> dict[str, Any]:
+        return {
+            "balance": list(self.balance),
+            "settled": [
+                self.charged_micros,
+                self.from_hold_micros,
+                self.overage_micros,
+                self.shortfall_micros,
+                self.released_micros,
+            ],
+            "late": self.late,
+            "entry_seq": self.entry_seq,
+        }
+
+    @classmethod
+    def again(cls, receipt: Receipt) -> Settled:
+        answer = receipt.answer
+        charged, from_hold, overage, shortfall, released = answer["settled"]
+        return cls(
+            Balance(*answer["balance"]),
+            charged,
+            from_hold,
+            overage,
+            shortfall,
+            released,
+            answer["late"],
+            answer["entry_seq"],
+            replayed=True,
+        )
+
+
+@dataclass(slots=True)
+class Released:
+    balance: Balance
+    changed: bool
+    reservation: Reservation
+
+
+@dataclass(slots=True)
+class Extended:
+    balance: Balance
+    held_micros: int
+    expire_time: datetime
+    on_expiry: OnExpiry
+    replayed: bool = False
+
+    def answer(self) -> dict[str, Any]:
+        return {
+            "balance": list(self.balance),
+            "held_micros": self.held_micros,
+            "expire_time": self.expire_time.isoformat(),
+            "on_expiry": self.on_expiry,
+        }
+
+    @classmethod
+    def again(cls, receipt: Receipt) -> Extended:
+        answer = receipt.answer
+        return cls(
+            Balance(*answer["balance"]),
+            answer["held_micros"],
+            datetime.fromisoformat(answer["expire_time"]),
+            OnExpiry(answer["on_expiry"]),
+            replayed=True,
+        )
+
+
+@dataclass(slots=True)
+class Debited:
+    balance: Balance
+    entry: Entry
+    replayed: bool = False
+
+    def answer(self) -> dict[str, Any]:
+        return {"balance": list(self.balance)}
+
+    @classmethod
+    def again(cls, claim: Claim) -> Debited:
+        assert claim.entry is not None, "a debit always writes an entry"
+        return cls(Balance(*claim.receipt.answer["balance"]), claim.entry, replayed=True)
+
+
+@dataclass(slots=True)
+class Granted:
+    balance: Balance
+    entry: Entry
+    debt_repaid_micros: int
+    replayed: bool = False
+
+    def answer(self) -> dict[str, Any]:
+        return {"balance": list(self.balance), "debt_repaid_micros": self.debt_repaid_micros}
+
+    @classmethod
+    def again(cls, claim: Claim) -> Granted:
+        assert claim.entry is not None, "a grant always writes an entry"
+        answer = claim.receipt.answer
+        return cls(
+            Balance(*answer["balance"]), claim.entry, answer["debt_repaid_micros"], replayed=True
+        )
+
+
+@dataclass(slots=True)
+class Expired:
+    """What an account lost and got back because its time came, since it was last touched."""
+
+    balance: Balance
+    holds_released: int = 0
+    holds_charged: int = 0
+    lots_expired: int = 0
+
+
+Outcome = Reserved | Settled | Released | Extended | Debited | Granted | Expired | Rejected

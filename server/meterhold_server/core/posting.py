@@ -1,0 +1,116 @@
+"""The posting in progress: the state, the time, and what has been written so far.
+
+Every step of `decide` gets one. It is the only thing that writes entries and claims, and it keeps
+the list of what storage has to persist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from meterhold_server.core.model import (
+    NAMESPACE_CLAIM_KINDS,
+    Account,
+    Claim,
+    ClaimKey,
+    ClaimKind,
+    Entry,
+    EntryKind,
+    Lot,
+    Part,
+    Receipt,
+    Reservation,
+    Rules,
+    State,
+)
+from meterhold_server.core.operations import AccountOperation
+
+
+@dataclass(slots=True)
+class Writes:
+    """What changed, each row once, in order of first change. Rows not yet `stored` are new."""
+
+    accounts: dict[str, Account] = field(default_factory=dict)
+    lots: dict[tuple[str, int], Lot] = field(default_factory=dict)
+    reservations: dict[tuple[str, str], Reservation] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.accounts or self.claims)
+
+
+def claim_key(kind: ClaimKind, operation: AccountOperation, key: str) -> ClaimKey:
+    """The place of an idempotency key: in its namespace or in its account, by its kind."""
+    if kind in NAMESPACE_CLAIM_KINDS:
+        return ClaimKey(kind, operation.account.namespace, key)
+    return ClaimKey(kind, operation.account_id, key)
+
+
+@dataclass(slots=True)
+class Posting:
+    """One batch on its way: `now` is the database's time, the same for all of it."""
+
+    state: State
+    now: datetime
+    rules: Rules
+    writes: Writes = field(default_factory=Writes)
+
+    def touch(self, account: Account) -> None:
+        self.writes.accounts[account.account_id] = account
+
+    def touch_lot(self, lot: Lot) -> None:
+        self.writes.lots[lot.account_id, lot.seq] = lot
+
+    def touch_reservation(self, reservation: Reservation) -> None:
+        self.writes.reservations[reservation.account_id, reservation.reservation_id] = reservation
+
+    def entry(
+        self,
+        account: Account,
+        kind: EntryKind,
+        amount_micros: int,
+        parts: Sequence[Part],
+        *,
+        reservation_id: str = "",
+        key: str = "",
+        related_seq: int = 0,
+        labels: dict[str, str] | None = None,
+        usage: dict[str, Any] | None = None,
+        metadata: str | None = None,
+        reason: str = "",
+    ) -> Entry:
+        """Append to the ledger. The account's totals must already include the entry."""
+        assert amount_micros != 0, "an entry changes what the account owns"
+        account.seq += 1
+        entry = Entry(
+            account.account_id,
+            account.seq,
+            kind,
+            amount_micros,
+            account.remaining_micros,
+            self.now,
+            reservation_id,
+            key,
+            related_seq,
+            list(parts),
+            labels,
+            usage,
+            metadata,
+            reason,
+        )
+        self.writes.entries.append(entry)
+        self.touch(account)
+        return entry
+
+    def claim(
+        self, claim_key: ClaimKey, account_id: str, receipt: Receipt, entry: Entry | None
+    ) -> Claim:
+        """Use up a key, together with the answer it will give from now on."""
+        claim = Claim(claim_key, account_id, receipt, entry, self.now)
+        self.state.claims[claim_key] = claim
+        self.writes.claims.append(claim)
+        return claim
