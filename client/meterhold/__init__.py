@@ -1,0 +1,87 @@
+"""The client of Meterhold, a metering service with reservations.
+
+`Client` and `AsyncClient` have one method per call, with plain Python in and out. The generated
+messages and stubs stay reachable as `meterhold.v1`.
+"""
+
+from __future__ import annotations
+
+from meterhold._async_client import AsyncClient
+from meterhold._client import Client
+from meterhold._enums import (
+    DebitStatus,
+    EntryKind,
+    LotCategory,
+    OnExpiry,
+    Overage,
+    ReservationState,
+)
+from meterhold._errors import (
+    BalanceOutOfRange,
+    EntryNotFound,
+    IdempotencyMismatch,
+    InsufficientCredits,
+    InvalidRequest,
+    MeterholdError,
+    NotFound,
+    OutcomeUnknown,
+    Rejected,
+    ReservationExpired,
+    ReservationNotFound,
+    ReservationReleased,
+    ReservationSettled,
+    ServerError,
+    Unavailable,
+)
+from meterhold._results import (
+    Balance,
+    DebitResult,
+    Entry,
+    ExtendResult,
+    GrantResult,
+    Lot,
+    ReleaseResult,
+    Reservation,
+    ReserveResult,
+    SettleResult,
+)
+from meterhold._values import Cash, Source, Usage
+
+__all__ = [
+    "AsyncClient",
+    "Balance",
+    "BalanceOutOfRange",
+    "Cash",
+    "Client",
+    "DebitResult",
+    "DebitStatus",
+    "Entry",
+    "EntryKind",
+    "EntryNotFound",
+    "ExtendResult",
+    "GrantResult",
+    "IdempotencyMismatch",
+    "InsufficientCredits",
+    "InvalidRequest",
+    "Lot",
+    "LotCategory",
+    "MeterholdError",
+    "NotFound",
+    "OnExpiry",
+    "OutcomeUnknown",
+    "Overage",
+    "Rejected",
+    "ReleaseResult",
+    "Reservation",
+    "ReservationExpired",
+    "ReservationNotFound",
+    "ReservationReleased",
+    "ReservationSettled",
+    "ReservationState",
+    "ReserveResult",
+    "ServerError",
+    "SettleResult",
+    "Source",
+    "Unavailable",
+    "Usage",
+]

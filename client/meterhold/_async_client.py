@@ -1,0 +1,378 @@
+"""The asynchronous twin of the client. What the methods mean is written down in `_client.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from meterhold import _channel, _errors, _requests, _results
+from meterhold.v1 import ledger_service_pb2_grpc, metering_service_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from datetime import datetime, timedelta
+    from types import TracebackType
+
+    from meterhold._enums import EntryKind, LotCategory, OnExpiry, Overage, ReservationState
+    from meterhold._values import Cash, Source, Usage
+
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_PageRequest = TypeVar("_PageRequest", bound=_requests.PageRequest)
+_Page = TypeVar("_Page", bound=_results.Page)
+_Item = TypeVar("_Item")
+
+
+class AsyncClient:
+    """The twin of `Client` for asyncio: the same methods, awaited; lists are iterated `async for`.
+
+        async with meterhold.AsyncClient() as client:
+            await client.reserve("alice", 75_000_000, reservation_id="job-7")
+            await client.settle("alice", 60_000_000, reservation_id="job-7")
+
+    Make it inside the event loop that uses it. A call whose task is cancelled raises
+    `asyncio.CancelledError` as usual; what became of it is unknown, as with `OutcomeUnknown`.
+    """
+
+    def __init__(
+        self,
+        target: str = _channel.DEFAULT_TARGET,
+        *,
+        timeout_seconds: float = _channel.DEFAULT_TIMEOUT_SECONDS,
+        channel: grpc.aio.Channel | None = None,
+    ) -> None:
+        """See `Client`. A ready `channel` must be one of `grpc.aio`."""
+        self._timeout_seconds = _channel.checked_timeout_seconds(timeout_seconds)
+        self._owns_channel = channel is None
+        self._channel = _channel.open_aio_channel(target) if channel is None else channel
+        self._metering: metering_service_pb2_grpc.MeteringServiceAsyncStub = (
+            metering_service_pb2_grpc.MeteringServiceStub(self._channel)
+        )
+        self._ledger: ledger_service_pb2_grpc.LedgerServiceAsyncStub = (
+            ledger_service_pb2_grpc.LedgerServiceStub(self._channel)
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection. Calls under way end with `asyncio.CancelledError`."""
+        if self._owns_channel:
+            await self._channel.close()
+
+    async def reserve(
+        self,
+        account: str,
+        amount_micros: int,
+        *,
+        reservation_id: str,
+        unit: str = "",
+        ttl: timedelta | None = None,
+        min_amount_micros: int = 0,
+        min_available_micros: int = 0,
+        on_expiry: OnExpiry | None = None,
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.ReserveResult:
+        """See `Client.reserve`."""
+        request = _requests.reserve(
+            account,
+            amount_micros,
+            reservation_id=reservation_id,
+            unit=unit,
+            ttl=ttl,
+            min_amount_micros=min_amount_micros,
+            min_available_micros=min_available_micros,
+            on_expiry=on_expiry,
+            labels=labels,
+            metadata=metadata,
+        )
+        return _results.reserve(await self._call(self._metering.Reserve, request, timeout_seconds))
+
+    async def settle(
+        self,
+        account: str,
+        amount_micros: int,
+        *,
+        reservation_id: str,
+        unit: str = "",
+        keep_open: bool = False,
+        capture_id: str = "",
+        overage: Overage | None = None,
+        labels: Mapping[str, str] | None = None,
+        usage: Usage | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.SettleResult:
+        """See `Client.settle`."""
+        request = _requests.settle(
+            account,
+            amount_micros,
+            reservation_id=reservation_id,
+            unit=unit,
+            keep_open=keep_open,
+            capture_id=capture_id,
+            overage=overage,
+            labels=labels,
+            usage=usage,
+            metadata=metadata,
+        )
+        return _results.settle(await self._call(self._metering.Settle, request, timeout_seconds))
+
+    async def release(
+        self,
+        account: str,
+        *,
+        reservation_id: str,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.ReleaseResult:
+        """See `Client.release`."""
+        request = _requests.release(account, reservation_id=reservation_id, unit=unit)
+        return _results.release(await self._call(self._metering.Release, request, timeout_seconds))
+
+    async def extend(
+        self,
+        account: str,
+        *,
+        reservation_id: str,
+        unit: str = "",
+        ttl: timedelta | None = None,
+        add_amount_micros: int = 0,
+        on_expiry: OnExpiry | None = None,
+        extend_id: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.ExtendResult:
+        """See `Client.extend`."""
+        request = _requests.extend(
+            account,
+            reservation_id=reservation_id,
+            unit=unit,
+            ttl=ttl,
+            add_amount_micros=add_amount_micros,
+            on_expiry=on_expiry,
+            extend_id=extend_id,
+        )
+        return _results.extend(await self._call(self._metering.Extend, request, timeout_seconds))
+
+    async def debit(
+        self,
+        account: str,
+        amount_micros: int,
+        *,
+        unit: str = "",
+        overage: Overage | None = None,
+        request_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        usage: Usage | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.DebitResult:
+        """See `Client.debit`."""
+        request = _requests.debit(
+            account,
+            amount_micros,
+            unit=unit,
+            overage=overage,
+            request_id=request_id,
+            labels=labels,
+            usage=usage,
+            metadata=metadata,
+        )
+        response = await self._call(self._metering.Debit, request, timeout_seconds)
+        return _results.debit(response)
+
+    async def debit_once(
+        self,
+        account: str,
+        amount_micros: int,
+        *,
+        idempotency_key: str,
+        unit: str = "",
+        overage: Overage | None = None,
+        labels: Mapping[str, str] | None = None,
+        usage: Usage | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.DebitResult:
+        """See `Client.debit_once`."""
+        request = _requests.debit_once(
+            account,
+            amount_micros,
+            idempotency_key=idempotency_key,
+            unit=unit,
+            overage=overage,
+            labels=labels,
+            usage=usage,
+            metadata=metadata,
+        )
+        response = await self._call(self._metering.DebitOnce, request, timeout_seconds)
+        return _results.debit(response)
+
+    async def grant_once(
+        self,
+        account: str,
+        amount_micros: int,
+        *,
+        idempotency_key: str,
+        unit: str = "",
+        legacy_keys: Iterable[str] = (),
+        reason: str = "",
+        category: LotCategory | None = None,
+        priority: int | None = None,
+        expire_time: datetime | None = None,
+        cash: Cash | None = None,
+        source: Source | None = None,
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.GrantResult:
+        """See `Client.grant_once`."""
+        request = _requests.grant_once(
+            account,
+            amount_micros,
+            idempotency_key=idempotency_key,
+            unit=unit,
+            legacy_keys=legacy_keys,
+            reason=reason,
+            category=category,
+            priority=priority,
+            expire_time=expire_time,
+            cash=cash,
+            source=source,
+            labels=labels,
+            metadata=metadata,
+        )
+        return _results.grant(await self._call(self._metering.GrantOnce, request, timeout_seconds))
+
+    async def balance(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        min_seq: int = 0,
+        include_lots: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> _results.Balance:
+        """See `Client.balance`."""
+        request = _requests.balance(account, unit=unit, min_seq=min_seq, include_lots=include_lots)
+        return _results.balance(await self._call(self._metering.Balance, request, timeout_seconds))
+
+    async def get_reservation(
+        self,
+        account: str,
+        *,
+        reservation_id: str,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.Reservation:
+        """See `Client.get_reservation`."""
+        request = _requests.get_reservation(account, reservation_id=reservation_id, unit=unit)
+        return _results.reservation(
+            await self._call(self._ledger.GetReservation, request, timeout_seconds)
+        )
+
+    def list_reservations(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        states: Iterable[ReservationState] = (),
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[_results.Reservation]:
+        """See `Client.list_reservations`."""
+        request = _requests.list_reservations(
+            account, unit=unit, states=states, page_size=page_size
+        )
+        return self._items(
+            self._ledger.ListReservations, request, _results.reservations, timeout_seconds
+        )
+
+    def list_entries(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        kinds: Iterable[EntryKind] = (),
+        oldest_first: bool = False,
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[_results.Entry]:
+        """See `Client.list_entries`."""
+        request = _requests.list_entries(
+            account, unit=unit, kinds=kinds, oldest_first=oldest_first, page_size=page_size
+        )
+        return self._items(self._ledger.ListEntries, request, _results.entries, timeout_seconds)
+
+    async def get_entry(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        seq: int | None = None,
+        debit_key: str | None = None,
+        grant_key: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.Entry:
+        """See `Client.get_entry`."""
+        request = _requests.get_entry(
+            account, unit=unit, seq=seq, debit_key=debit_key, grant_key=grant_key
+        )
+        return _results.entry(await self._call(self._ledger.GetEntry, request, timeout_seconds))
+
+    def list_lots(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        include_spent: bool = False,
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[_results.Lot]:
+        """See `Client.list_lots`."""
+        request = _requests.list_lots(
+            account, unit=unit, include_spent=include_spent, page_size=page_size
+        )
+        return self._items(self._ledger.ListLots, request, _results.lots, timeout_seconds)
+
+    async def _call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        timeout_seconds: float | None,
+    ) -> _Response:
+        seconds = self._timeout_seconds
+        if timeout_seconds is not None:
+            seconds = _channel.checked_timeout_seconds(timeout_seconds)
+        try:
+            return await method(request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise _errors.from_rpc_error(error) from error
+
+    async def _items(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_PageRequest, _Page],
+        request: _PageRequest,
+        items: Callable[[_Page], Iterable[_Item]],
+        timeout_seconds: float | None,
+    ) -> AsyncIterator[_Item]:
+        while True:
+            page = await self._call(method, request, timeout_seconds)
+            for item in items(page):
+                yield item
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token

@@ -1,0 +1,456 @@
+"""The synchronous client: one method per call of the contract, plain Python in and out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import grpc
+
+from meterhold import _channel, _errors, _requests, _results
+from meterhold.v1 import ledger_service_pb2_grpc, metering_service_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import datetime, timedelta
+    from types import TracebackType
+
+    from meterhold._enums import EntryKind, LotCategory, OnExpiry, Overage, ReservationState
+    from meterhold._values import Cash, Source, Usage
+
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_PageRequest = TypeVar("_PageRequest", bound=_requests.PageRequest)
+_Page = TypeVar("_Page", bound=_results.Page)
+_Item = TypeVar("_Item")
+
+
+class Client:
+    """Talks to a Meterhold server. Safe to share between threads; make one and keep it.
+
+        with meterhold.Client() as client:
+            client.grant_once("alice", 500_000_000, idempotency_key="invoice-17")
+            client.reserve("alice", 75_000_000, reservation_id="job-7")
+            client.settle("alice", 60_000_000, reservation_id="job-7")
+
+    Amounts are int micro-units, 1 credit = 1 000 000 micros, at most 10^15 in one call; anything
+    but an int is a TypeError. `account` is your own id of the account, 1–128 printable characters,
+    and `unit` what is counted, empty = `credits`; units are never converted. `labels` are at most
+    16, with keys of 1–64 and values of at most 256 bytes. `metadata` holds JSON values, at most 4
+    KiB. Times must be aware.
+
+    Every call has a deadline: `timeout_seconds` of the call, otherwise that of the client. Within
+    it the client repeats by itself what found the server unavailable, with the same key.
+
+    Every call can raise `InvalidRequest`, `Unavailable`, `OutcomeUnknown` and `ServerError`; the
+    methods name what else they raise. All are `MeterholdError`s.
+    """
+
+    def __init__(
+        self,
+        target: str = _channel.DEFAULT_TARGET,
+        *,
+        timeout_seconds: float = _channel.DEFAULT_TIMEOUT_SECONDS,
+        channel: grpc.Channel | None = None,
+    ) -> None:
+        """Make a client of the server at `target`, in plaintext; connects with the first call.
+
+        A ready `channel` is used instead of `target` if given. It keeps its own options, retries
+        included, and stays open when the client is closed.
+        """
+        self._timeout_seconds = _channel.checked_timeout_seconds(timeout_seconds)
+        self._owns_channel = channel is None
+        self._channel = _channel.open_channel(target) if channel is None else channel
+        self._metering = metering_service_pb2_grpc.MeteringServiceStub(self._channel)
+        self._ledger = ledger_service_pb2_grpc.LedgerServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Calls under way in other threads end with `OutcomeUnknown`."""
+        if self._owns_channel:
+            self._channel.close()
+
+    def reserve(
+        self,
+        account: str,
+        amount_micros: int,
+        *,
+        reservation_id: str,
+        unit: str = "",
+        ttl: timedelta | None = None,
+        min_amount_micros: int = 0,
+        min_available_micros: int = 0,
+        on_expiry: OnExpiry | None = None,
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.ReserveResult:
+        """Hold credits before a job that costs at most `amount_micros`, 1 or more.
+
+        `reservation_id`, 1–128 printable characters, is used once in the account for ever and is
+        the idempotency key. `ttl` None = the server's default, 15 minutes; at most 7 days.
+        `min_amount_micros` admits a smaller hold, of at least that much; 0 = all or nothing.
+        `min_available_micros` admits only if that much is available before the hold. `on_expiry`
+        None = RELEASE.
+
+        Raises `IdempotencyMismatch`, `InsufficientCredits`, `BalanceOutOfRange`.
+        """
+        request = _requests.reserve(
+            account,
+            amount_micros,
+            reservation_id=reservation_id,
+            unit=unit,
+            ttl=ttl,
+            min_amount_micros=min_amount_micros,
+            min_available_micros=min_available_micros,
+            on_expiry=on_expiry,
+            labels=labels,
+            metadata=metadata,
+        )
+        return _results.reserve(self._call(self._metering.Reserve, request, timeout_seconds))
+
+    def settle(
+        self,
+        account: str,
+        amount_micros: int,
+        *,
+        reservation_id: str,
+        unit: str = "",
+        keep_open: bool = False,
+        capture_id: str = "",
+        overage: Overage | None = None,
+        labels: Mapping[str, str] | None = None,
+        usage: Usage | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.SettleResult:
+        """Charge what the job really cost, 0 or more, on top of earlier captures.
+
+        Closes the reservation and gives the rest of the hold back, unless `keep_open`: that is a
+        capture. `capture_id` makes a capture safe to repeat; empty = a fresh one, good for the
+        client's own retries only. `overage` says what to do when hold and free balance do not cover
+        the amount, None = CAP. An expired reservation can still be settled within the grace time.
+
+        Raises `ReservationNotFound`, `IdempotencyMismatch`, `ReservationSettled`,
+        `ReservationReleased`, `ReservationExpired`, `InsufficientCredits` (with `Overage.REJECT`),
+        `BalanceOutOfRange`.
+        """
+        request = _requests.settle(
+            account,
+            amount_micros,
+            reservation_id=reservation_id,
+            unit=unit,
+            keep_open=keep_open,
+            capture_id=capture_id,
+            overage=overage,
+            labels=labels,
+            usage=usage,
+            metadata=metadata,
+        )
+        return _results.settle(self._call(self._metering.Settle, request, timeout_seconds))
+
+    def release(
+        self,
+        account: str,
+        *,
+        reservation_id: str,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.ReleaseResult:
+        """Free what a reservation still holds; its captures stay charged.
+
+        On a finished one it succeeds with `changed` False. Raises `ReservationNotFound`.
+        """
+        request = _requests.release(account, reservation_id=reservation_id, unit=unit)
+        return _results.release(self._call(self._metering.Release, request, timeout_seconds))
+
+    def extend(
+        self,
+        account: str,
+        *,
+        reservation_id: str,
+        unit: str = "",
+        ttl: timedelta | None = None,
+        add_amount_micros: int = 0,
+        on_expiry: OnExpiry | None = None,
+        extend_id: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.ExtendResult:
+        """Move the expiry of a hold later, make it larger, or mark its work as started.
+
+        At least one of `ttl`, `add_amount_micros` and `on_expiry` is needed. `ttl` holds at least
+        that long from now, at most 7 days, and never shortens. Growth is all or nothing.
+        `extend_id` makes growth safe to repeat; empty = a fresh one, good for the client's own
+        retries only.
+
+        Raises `ReservationNotFound`, `IdempotencyMismatch`, `ReservationSettled`,
+        `ReservationReleased`, `ReservationExpired`, `InsufficientCredits`, `BalanceOutOfRange`.
+        """
+        request = _requests.extend(
+            account,
+            reservation_id=reservation_id,
+            unit=unit,
+            ttl=ttl,
+            add_amount_micros=add_amount_micros,
+            on_expiry=on_expiry,
+            extend_id=extend_id,
+        )
+        return _results.extend(self._call(self._metering.Extend, request, timeout_seconds))
+
+    def debit(
+        self,
+        account: str,
+        amount_micros: int,
+        *,
+        unit: str = "",
+        overage: Overage | None = None,
+        request_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        usage: Usage | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.DebitResult:
+        """Charge at once, 1 micro or more, all or nothing.
+
+        `overage` is REJECT (None) or OVERDRAFT, which records usage that has already happened, even
+        into debt. `request_id`, unique in the account, makes the debit safe to repeat; empty = a
+        fresh one, so that the client's own retries charge once and two calls charge twice.
+
+        Raises `IdempotencyMismatch`, `InsufficientCredits`, `BalanceOutOfRange`.
+        """
+        request = _requests.debit(
+            account,
+            amount_micros,
+            unit=unit,
+            overage=overage,
+            request_id=request_id,
+            labels=labels,
+            usage=usage,
+            metadata=metadata,
+        )
+        return _results.debit(self._call(self._metering.Debit, request, timeout_seconds))
+
+    def debit_once(
+        self,
+        account: str,
+        amount_micros: int,
+        *,
+        idempotency_key: str,
+        unit: str = "",
+        overage: Overage | None = None,
+        labels: Mapping[str, str] | None = None,
+        usage: Usage | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.DebitResult:
+        """Charge exactly once for `idempotency_key`, 1 micro or more, all or nothing.
+
+        The key, 1–255 printable characters, is unique among all debits, whatever the account, and
+        kept as long as the ledger. `overage` is REJECT (None) or OVERDRAFT.
+
+        Raises `IdempotencyMismatch`, `InsufficientCredits`, `BalanceOutOfRange`.
+        """
+        request = _requests.debit_once(
+            account,
+            amount_micros,
+            idempotency_key=idempotency_key,
+            unit=unit,
+            overage=overage,
+            labels=labels,
+            usage=usage,
+            metadata=metadata,
+        )
+        return _results.debit(self._call(self._metering.DebitOnce, request, timeout_seconds))
+
+    def grant_once(
+        self,
+        account: str,
+        amount_micros: int,
+        *,
+        idempotency_key: str,
+        unit: str = "",
+        legacy_keys: Iterable[str] = (),
+        reason: str = "",
+        category: LotCategory | None = None,
+        priority: int | None = None,
+        expire_time: datetime | None = None,
+        cash: Cash | None = None,
+        source: Source | None = None,
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.GrantResult:
+        """Put credits in exactly once for `idempotency_key`, 1 micro or more. Debt is repaid first.
+
+        The key, 1–255 printable characters, is unique among all grants, whatever the account, and
+        kept as long as the ledger. `legacy_keys` are at most 8 further keys under which the grant
+        may already have been made. `reason` is for people, at most 256 bytes. `category` None =
+        PAID. Lots are spent by ascending `priority`, 0 to 1000, None = 50. `expire_time` None =
+        never.
+
+        Raises `IdempotencyMismatch`, `BalanceOutOfRange`.
+        """
+        request = _requests.grant_once(
+            account,
+            amount_micros,
+            idempotency_key=idempotency_key,
+            unit=unit,
+            legacy_keys=legacy_keys,
+            reason=reason,
+            category=category,
+            priority=priority,
+            expire_time=expire_time,
+            cash=cash,
+            source=source,
+            labels=labels,
+            metadata=metadata,
+        )
+        return _results.grant(self._call(self._metering.GrantOnce, request, timeout_seconds))
+
+    def balance(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        min_seq: int = 0,
+        include_lots: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> _results.Balance:
+        """Answer all numbers of an account, all zeros for an unknown one.
+
+        `min_seq` waits, for a bounded time, until the ledger has reached that entry, and raises
+        `Unavailable` if it does not. `include_lots` adds the lots with credits left, in spend
+        order.
+        """
+        request = _requests.balance(account, unit=unit, min_seq=min_seq, include_lots=include_lots)
+        return _results.balance(self._call(self._metering.Balance, request, timeout_seconds))
+
+    def get_reservation(
+        self,
+        account: str,
+        *,
+        reservation_id: str,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.Reservation:
+        """Answer one reservation as it is now. Raises `ReservationNotFound`."""
+        request = _requests.get_reservation(account, reservation_id=reservation_id, unit=unit)
+        return _results.reservation(
+            self._call(self._ledger.GetReservation, request, timeout_seconds)
+        )
+
+    def list_reservations(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        states: Iterable[ReservationState] = (),
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[_results.Reservation]:
+        """Iterate over the reservations of an account, newest first; only `states`, empty = all.
+
+        Pages of `page_size`, 0 = 50, at most 1000, are fetched as they are needed; each has the
+        deadline of its own and can raise like a call.
+        """
+        request = _requests.list_reservations(
+            account, unit=unit, states=states, page_size=page_size
+        )
+        return self._items(
+            self._ledger.ListReservations, request, _results.reservations, timeout_seconds
+        )
+
+    def list_entries(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        kinds: Iterable[EntryKind] = (),
+        oldest_first: bool = False,
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[_results.Entry]:
+        """Iterate over the ledger of an account, newest first; only `kinds`, empty = all.
+
+        Pages as in `list_reservations`.
+        """
+        request = _requests.list_entries(
+            account, unit=unit, kinds=kinds, oldest_first=oldest_first, page_size=page_size
+        )
+        return self._items(self._ledger.ListEntries, request, _results.entries, timeout_seconds)
+
+    def get_entry(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        seq: int | None = None,
+        debit_key: str | None = None,
+        grant_key: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.Entry:
+        """Answer one ledger entry, by exactly one of `seq` and the key of the debit or grant.
+
+        `debit_key` is the `idempotency_key` of a `debit_once`, `grant_key` that of a `grant_once`,
+        or a legacy key of it. Raises `EntryNotFound`.
+        """
+        request = _requests.get_entry(
+            account, unit=unit, seq=seq, debit_key=debit_key, grant_key=grant_key
+        )
+        return _results.entry(self._call(self._ledger.GetEntry, request, timeout_seconds))
+
+    def list_lots(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        include_spent: bool = False,
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[_results.Lot]:
+        """Iterate over the lots of an account, newest first; spent ones only if asked for.
+
+        Pages as in `list_reservations`.
+        """
+        request = _requests.list_lots(
+            account, unit=unit, include_spent=include_spent, page_size=page_size
+        )
+        return self._items(self._ledger.ListLots, request, _results.lots, timeout_seconds)
+
+    def _call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        timeout_seconds: float | None,
+    ) -> _Response:
+        seconds = self._timeout_seconds
+        if timeout_seconds is not None:
+            seconds = _channel.checked_timeout_seconds(timeout_seconds)
+        try:
+            return method(request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise _errors.from_rpc_error(error) from error
+
+    def _items(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[_PageRequest, _Page],
+        request: _PageRequest,
+        items: Callable[[_Page], Iterable[_Item]],
+        timeout_seconds: float | None,
+    ) -> Iterator[_Item]:
+        while True:
+            page = self._call(method, request, timeout_seconds)
+            yield from items(page)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token

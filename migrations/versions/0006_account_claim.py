@@ -1,0 +1,33 @@
+"""Idempotency keys of an account."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "account_claim",
+        sa.Column("account_id", sa.UUID(as_uuid=False), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("entry_seq", sa.BigInteger(), nullable=True),
+        sa.Column("request", JSONB(none_as_null=True), nullable=False),
+        sa.Column("answer", JSONB(none_as_null=True), nullable=False),
+        sa.Column("create_time", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "kind IN ('DEBIT_ONCE', 'GRANT_ONCE', 'DEBIT', 'CAPTURE', 'EXTEND')",
+            name=op.f("ck_account_claim_kind"),
+        ),
+        sa.PrimaryKeyConstraint("account_id", "kind", "key", name=op.f("pk_account_claim")),
+        comment="Idempotency keys that are unique in the account",
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("account_claim")

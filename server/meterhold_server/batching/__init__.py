@@ -1,0 +1,1 @@
+"""Lanes: operations that wait are gathered, decided together and committed once."""

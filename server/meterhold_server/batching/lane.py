@@ -1,0 +1,295 @@
+"""A lane: a thread with its own connection that commits what waits for it, batch by batch.
+
+It takes whatever waits, up to a bound, at once: a lone operation never waits for company, and under
+load batches grow by themselves. The operations of one account always use the same lane, so that the
+lanes of a process never wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+import psycopg
+import structlog
+
+from meterhold_server.batching import failures
+from meterhold_server.batching.failures import Failure
+from meterhold_server.batching.transaction import BatchFault, Unresolved, transact
+from meterhold_server.core.model import Rules
+from meterhold_server.core.operations import Operation
+from meterhold_server.core.outcomes import Outcome
+from meterhold_server.storage.errors import Fault
+from meterhold_server.storage.session import Session
+
+_log = structlog.get_logger(__name__)
+
+
+class LaneLimits(NamedTuple):
+    """The bounds of a lane. Counts are of operations; times are in seconds."""
+
+    batch_operations_max: int = 256
+    queue_operations_max: int = 4096
+    queue_wait_seconds_max: float = 2.0
+    attempts_max: int = 5
+    database_wait_seconds: float = 5.0
+    transaction_seconds_max: float = 20.0
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """An operation and whoever waits for its outcome. `deadline` is on the monotonic clock."""
+
+    operation: Operation
+    future: asyncio.Future[Outcome]
+    deadline: float | None
+
+
+Answer = tuple[Waiting, Outcome | Failure]
+
+
+class Lane:
+    """One writer. `submit` runs in the event loop, all else in the lane's own thread."""
+
+    def __init__(
+        self,
+        open_session: Callable[[], Session],
+        rules: Rules,
+        limits: LaneLimits,
+        name: str = "lane",
+    ) -> None:
+        self._open_session = open_session
+        self._rules = rules
+        self._limits = limits
+        self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._session: Session | None = None
+        self._closing = False
+        self._busy_since: float | None = None
+        self._down_since: float | None = None
+        self._operation_seconds = 0.0005
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, operation: Operation, deadline: float | None = None
+    ) -> asyncio.Future[Outcome]:
+        """Queue an operation. The future gets its outcome, or raises Failure.
+
+        Cancelling the future drops the waiter: once the operation is in a batch, it is carried out.
+        Raises Failure at once when the lane is full or closing.
+        """
+        if self._closing:
+            raise failures.shutting_down()
+        waiting = self._queue.qsize()
+        wait_seconds = waiting * self._operation_seconds
+        if (
+            waiting >= self._limits.queue_operations_max
+            or wait_seconds > self._limits.queue_wait_seconds_max
+        ):
+            raise failures.overloaded(waiting, wait_seconds)
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self._queue.put(Waiting(operation, future, deadline))
+        return future
+
+    async def close(self) -> None:
+        """Carry out what waits, then stop. Nothing is taken on any more."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def sever_if_stuck(self) -> None:
+        """Cut the connection of a batch that takes too long: its outcome is then looked up."""
+        since, session = self._busy_since, self._session
+        if since is None or session is None:
+            return
+        if time.monotonic() - since > self._limits.transaction_seconds_max:
+            _log.error("transaction_stuck", seconds=round(time.monotonic() - since, 1))
+            session.sever()
+
+    def _work(self) -> None:
+        try:
+            while batch := self._take():
+                self._busy_since = started = time.monotonic()
+                ready = self._ready(batch, started)
+                if ready:
+                    self._run(ready)
+                    self._measure(len(ready), time.monotonic() - started)
+                self._busy_since = None
+        finally:
+            self._closing = True
+            self._refuse_rest()
+            self._drop_session()
+
+    def _take(self) -> list[Waiting]:
+        """Wait for an operation, then take all that wait. Empty when the lane is to stop."""
+        first = self._queue.get()
+        if first is None:
+            return []
+        batch = [first]
+        while len(batch) < self._limits.batch_operations_max:
+            try:
+                waiting = self._queue.get_nowait()
+            except Empty:
+                break
+            if waiting is None:
+                self._queue.put(None)
+                break
+            batch.append(waiting)
+        return batch
+
+    def _ready(self, batch: Iterable[Waiting], now: float) -> list[Waiting]:
+        """Leave out those that nobody waits for any more: nothing was done for them yet."""
+        ready: list[Waiting] = []
+        late: list[Answer] = []
+        for waiting in batch:
+            if waiting.future.cancelled():
+                continue
+            if waiting.deadline is not None and waiting.deadline <= now:
+                late.append((waiting, failures.deadline_passed()))
+            else:
+                ready.append(waiting)
+        self._answer(late)
+        return ready
+
+    def _run(self, batch: list[Waiting]) -> None:
+        """Carry a batch out and answer it, whatever happens."""
+        try:
+            self._commit(batch)
+        except Failure as failure:
+            self._answer([(waiting, failure) for waiting in batch])
+        except Exception as error:
+            self._isolate(batch, error)
+
+    def _commit(self, batch: list[Waiting]) -> None:
+        """Carry a batch out, again if others were in its way. Raises Failure for all of it."""
+        operations = [waiting.operation for waiting in batch]
+        for attempt in range(1, self._limits.attempts_max + 1):
+            try:
+                outcomes: list[Outcome] | None = transact(
+                    self._connected(), operations, self._rules
+                )
+            except BatchFault as fault:
+                if fault.fault is Fault.REFUSED:
+                    raise
+                _log.warning(
+                    "batch_fault", fault=fault.fault.name, attempt=attempt, error=str(fault)
+                )
+                outcomes = self._recover(fault, attempt)
+            if outcomes is not None:
+                self._answer(list(zip(batch, outcomes, strict=True)))
+                return
+        if len(batch) > 1:
+            raise RuntimeError(f"gave up after {self._limits.attempts_max} attempts")
+        raise failures.contended()
+
+    def _recover(self, fault: BatchFault, attempt: int) -> list[Outcome] | None:
+        """The outcomes of a batch that was committed after all; None if nothing was written.
+
+        Raises Failure if neither can be said.
+        """
+        if fault.fault is Fault.RETRY:
+            time.sleep(random.uniform(0, 0.002) * 2**attempt)
+            return None
+        self._drop_session()
+        if fault.fault is Fault.LOST:
+            return None
+        if fault.unresolved is None:
+            raise failures.outcome_unknown()
+        return fault.unresolved.outcomes if self._committed(fault.unresolved) else None
+
+    def _committed(self, unresolved: Unresolved) -> bool:
+        """Whether a COMMIT whose answer was lost went through. Raises Failure if it can't tell."""
+        give_up = time.monotonic() + self._limits.database_wait_seconds
+        pause = 0.01
+        while time.monotonic() < give_up:
+            try:
+                self._session = self._session or self._open_session()
+                committed = self._session.transaction_committed(
+                    unresolved.transaction_id, unresolved.timeline
+                )
+            except psycopg.Error:
+                committed = None
+                self._drop_session()
+            if committed is not None:
+                _log.info("outcome_resolved", committed=committed)
+                return committed
+            time.sleep(pause)
+            pause = min(pause * 2, 0.25)
+        raise failures.outcome_unknown()
+
+    def _isolate(self, batch: Sequence[Waiting], cause: Exception) -> None:
+        """Find the operation that cannot be carried out, so that it harms no other."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                self._run(list(half))
+            return
+        error_id = secrets.token_hex(8)
+        kind = type(batch[0].operation).__name__
+        _log.error("operation_failed", error_id=error_id, operation=kind, exc_info=cause)
+        self._answer([(batch[0], failures.internal(error_id))])
+
+    def _connected(self) -> Session:
+        """The session, opened if need be. Raises Failure if the database stays away.
+
+        Once it has been away for long, each batch tries but once, so that callers are told at once.
+        """
+        if self._session is not None and not self._session.connection.closed:
+            return self._session
+        pause = 0.02
+        while True:
+            try:
+                self._session = self._open_session()
+            except psycopg.Error as error:
+                now = time.monotonic()
+                self._down_since = self._down_since or now
+                if now - self._down_since > self._limits.database_wait_seconds or self._closing:
+                    raise failures.database_unavailable() from error
+            else:
+                self._down_since = None
+                return self._session
+            time.sleep(pause)
+            pause = min(pause * 2, 0.25)
+
+    def _drop_session(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _refuse_rest(self) -> None:
+        rest: list[Answer] = []
+        while not self._queue.empty():
+            waiting = self._queue.get()
+            if waiting is not None:
+                rest.append((waiting, failures.shutting_down()))
+        self._answer(rest)
+
+    def _measure(self, operations: int, seconds: float) -> None:
+        """Keep a moving average of what an operation takes, for the estimate of the wait."""
+        self._operation_seconds += 0.1 * (seconds / operations - self._operation_seconds)
+
+    def _answer(self, answers: list[Answer]) -> None:
+        """Hand all answers to the event loop at once."""
+        if answers:
+            with suppress(RuntimeError):  # The loop is gone, and every waiter with it.
+                self._loop.call_soon_threadsafe(_deliver, answers)
+
+
+def _deliver(answers: Iterable[Answer]) -> None:
+    for waiting, answer in answers:
+        if waiting.future.done():
+            continue
+        if isinstance(answer, Failure):
+            waiting.future.set_exception(answer)
+        else:
+            waiting.future.set_result(answer)

@@ -1,0 +1,1 @@
+"""Everything SQL: tables, loading a batch, writing it, pages of the ledger, connections."""

@@ -1,0 +1,136 @@
+"""Connections to the database: how they are opened, and which databases are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg.adapt import Loader
+from psycopg.types.json import set_json_loads
+
+from meterhold_server.storage.load import Connection
+from meterhold_server.storage.tables import APPLICATION_ROLE, REVISION
+
+VERSION_MIN = 15
+VERSION_MAX = 18
+
+# Lanes look rows up by key and nothing else. A plan made while a table was empty must not become a
+# scan of it when it has grown, and planning again for each batch would cost more than the batch.
+_LANE_SETTINGS = {
+    "statement_timeout": "10s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "30s",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+_READ_SETTINGS = {
+    "statement_timeout": "10s",
+    "default_transaction_read_only": "on",
+    "jit": "off",
+}
+
+_MAY_ACT = f"SELECT pg_has_role(current_user, '{APPLICATION_ROLE}', 'USAGE')"
+
+
+class DatabaseError(Exception):
+    """A database that must not be used. The message says why and what to do next."""
+
+
+class _UuidText(Loader):
+    """Account ids are text in the core: building UUID objects costs more than all else on a row."""
+
+    def load(self, data: Any) -> str:
+        return bytes(data).decode()
+
+
+def connect(url: str, settings: dict[str, str] | None = None) -> Connection:
+    """Open a connection that works as the application role, in autocommit mode.
+
+    Dead peers are noticed by keepalives and `tcp_user_timeout`. Raises psycopg.Error.
+    """
+    connection = psycopg.connect(
+        url,
+        autocommit=True,
+        connect_timeout=5,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=20_000,
+        application_name="meterhold",
+    )
+    try:
+        connection.adapters.register_loader("uuid", _UuidText)
+        set_json_loads(orjson.loads, connection)
+        wanted = {"role": APPLICATION_ROLE, "timezone": "UTC"} | (settings or {})
+        for name, value in wanted.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_lane(url: str) -> Connection:
+    """A connection for one lane. It has its own statements prepared, and plans them once."""
+    connection = connect(url, _LANE_SETTINGS)
+    connection.prepared_max = 100
+    return connection
+
+
+def connect_reader(url: str) -> Connection:
+    """A connection that cannot write."""
+    return connect(url, _READ_SETTINGS)
+
+
+def check_database(url: str, *, allow_unsafe: bool = False) -> None:
+    """Refuse a database that could lose what it acknowledged, or has not the right schema.
+
+    `allow_unsafe` accepts settings that lose data in a crash, for tests. Raises DatabaseError,
+    with every reason at once, and psycopg.Error if the server cannot be reached.
+    """
+    with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+        reasons = [*_version_reasons(connection), *_schema_reasons(connection)]
+        if not allow_unsafe:
+            reasons += _durability_reasons(connection)
+    if reasons:
+        raise DatabaseError("The database is refused: " + "; ".join(reasons) + ".")
+
+
+def _version_reasons(connection: Connection) -> Iterator[str]:
+    major = connection.info.server_version // 10_000
+    if not VERSION_MIN <= major <= VERSION_MAX:
+        yield f"PostgreSQL {major} is not one of {VERSION_MIN} to {VERSION_MAX}"
+    if _value(connection, "SELECT pg_is_in_recovery()"):
+        yield "it is a standby: give the URL of the primary"
+    elif _value(connection, "SHOW transaction_read_only") == "on":
+        yield "it is read-only: default_transaction_read_only is on"
+
+
+def _durability_reasons(connection: Connection) -> Iterator[str]:
+    for name in ("fsync", "full_page_writes"):
+        if _value(connection, f"SHOW {name}") != "on":
+            yield f"{name} is off: a crash would lose or corrupt what was acknowledged"
+    level = _value(connection, "SHOW synchronous_commit")
+    if level not in ("on", "remote_apply"):
+        yield f"synchronous_commit is {level}, below on: a crash would lose what was acknowledged"
+
+
+def _schema_reasons(connection: Connection) -> Iterator[str]:
+    revision = None
+    if _value(connection, "SELECT to_regclass('alembic_version')") is not None:
+        revision = _value(connection, "SELECT max(version_num) FROM alembic_version")
+    if revision != REVISION:
+        found = f"at migration {revision}" if revision else "not migrated"
+        yield f"it is {found} and {REVISION} is needed: run `meterhold-server migrate`"
+    elif not _value(connection, _MAY_ACT):
+        yield f"the user may not act as {APPLICATION_ROLE}: GRANT {APPLICATION_ROLE} TO the user"
+
+
+def _value(connection: Connection, query: str) -> Any:
+    row = connection.execute(query).fetchone()  # type: ignore[arg-type, call-overload, unused-ignore]
+    return row[0] if row else None

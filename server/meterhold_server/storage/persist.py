@@ -1,0 +1,54 @@
+"""Write what a batch decided and commit it, in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from meterhold_server.core.model import NAMESPACE_CLAIM_KINDS, Account, Lot, Reservation
+from meterhold_server.core.posting import Writes
+from meterhold_server.storage import rows, statements
+from meterhold_server.storage.load import Connection
+
+_T = TypeVar("_T", Account, Lot, Reservation)
+
+
+def persist(connection: Connection, writes: Writes) -> None:
+    """Write everything, then COMMIT.
+
+    New accounts come first and claims last, each sorted by key: the one order in which batches
+    may wait for each other. A key or an account that another batch took meanwhile is a unique
+    violation, and the batch is then to be decided again. Another psycopg.Error may have come
+    after COMMIT was received: see `errors.fault_at_commit`.
+    """
+    with connection.pipeline():
+        for statement, changed in _statements(writes):
+            if changed:
+                connection.execute(statement, {"rows": rows.json_rows(changed)}, prepare=True)
+        connection.execute("COMMIT")
+
+
+def _statements(writes: Writes) -> Iterable[tuple[str, list[dict[str, Any]]]]:
+    accounts = sorted(writes.accounts.values(), key=lambda account: account.account_id)
+    yield statements.INSERT_ACCOUNTS, _new(accounts, rows.account_row)
+    yield statements.UPDATE_ACCOUNTS, _changed(accounts, rows.account_changes)
+    lots = writes.lots.values()
+    yield statements.INSERT_LOTS, _new(lots, rows.lot_row)
+    yield statements.UPDATE_LOTS, _changed(lots, rows.lot_changes)
+    reservations = writes.reservations.values()
+    yield statements.INSERT_RESERVATIONS, _new(reservations, rows.reservation_row)
+    yield statements.UPDATE_RESERVATIONS, _changed(reservations, rows.reservation_changes)
+    yield statements.INSERT_ENTRIES, [rows.entry_row(entry) for entry in writes.entries]
+    claims = sorted(writes.claims, key=lambda claim: claim.claim_key)
+    in_namespace = [c for c in claims if c.claim_key.kind in NAMESPACE_CLAIM_KINDS]
+    in_account = [c for c in claims if c.claim_key.kind not in NAMESPACE_CLAIM_KINDS]
+    yield statements.INSERT_ACCOUNT_CLAIMS, [rows.claim_row(claim) for claim in in_account]
+    yield statements.INSERT_CLAIMS, [rows.claim_row(claim) for claim in in_namespace]
+
+
+def _new(items: Iterable[_T], row: Callable[[_T], dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row(item) for item in items if not item.stored]
+
+
+def _changed(items: Iterable[_T], row: Callable[[_T], dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row(item) for item in items if item.stored]

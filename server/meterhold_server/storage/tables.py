@@ -1,0 +1,251 @@
+"""The tables: the one source of the schema. Migrations are tested to lead to exactly this.
+
+`account_id` leads every primary key and unique index but that of `claim`, so that the schema can be
+distributed by it. CHECK constraints repeat what `core.invariants` says, as far as one row can tell:
+they are the last wall, never the rule.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from meterhold_server.core.model import (
+    ClaimKind,
+    EntryKind,
+    LotCategory,
+    OnExpiry,
+    ReservationState,
+)
+
+REVISION = "0007"
+"""The migration that the code needs; a server refuses a database at any other."""
+
+APPLICATION_ROLE = "meterhold_app"
+"""The role that a server works as: it may not change or remove entries."""
+
+metadata = MetaData(
+    naming_convention={
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "pk": "pk_%(table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+def _micros(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def _time(name: str, *, nullable: bool = False) -> Column[Any]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def _json(name: str, *, nullable: bool = True) -> Column[Any]:
+    return Column(name, JSONB(none_as_null=True), nullable=nullable)
+
+
+def _account_id() -> Column[Any]:
+    return Column("account_id", UUID(as_uuid=False), nullable=False)
+
+
+def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+    names = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({names})", name=column)
+
+
+account = Table(
+    "account",
+    metadata,
+    _account_id(),
+    Column("namespace", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    _micros("granted_micros"),
+    _micros("spent_micros"),
+    _micros("expired_micros"),
+    _micros("revoked_micros"),
+    _micros("refunded_micros"),
+    _micros("held_micros"),
+    _micros("held_on_credit_micros"),
+    _micros("lots_available_micros"),
+    _micros("debt_micros"),
+    _micros("credit_limit_micros"),
+    Column("holds_use_credit", Boolean, nullable=False),
+    _time("next_expire_time", nullable=True),
+    _time("create_time"),
+    PrimaryKeyConstraint("account_id"),
+    CheckConstraint(
+        "granted_micros + refunded_micros - spent_micros - expired_micros - revoked_micros"
+        " = lots_available_micros - debt_micros - held_on_credit_micros + held_micros",
+        name="remaining_is_available_and_held",
+    ),
+    CheckConstraint(
+        "seq >= 0 AND granted_micros >= 0 AND spent_micros >= 0 AND expired_micros >= 0"
+        " AND revoked_micros >= 0 AND refunded_micros >= 0 AND lots_available_micros >= 0"
+        " AND debt_micros >= 0 AND credit_limit_micros >= 0",
+        name="not_negative",
+    ),
+    CheckConstraint(
+        "held_on_credit_micros >= 0 AND held_on_credit_micros <= held_micros", name="held"
+    ),
+    CheckConstraint("debt_micros = 0 OR lots_available_micros = 0", name="debt_is_repaid_first"),
+    Index(None, "next_expire_time", postgresql_where=text("next_expire_time IS NOT NULL")),
+    postgresql_with={"fillfactor": 70},
+)
+
+lot = Table(
+    "lot",
+    metadata,
+    _account_id(),
+    Column("seq", BigInteger, nullable=False),
+    _micros("granted_micros"),
+    _micros("available_micros"),
+    _micros("held_micros"),
+    Column("live", Boolean, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("category", Text, nullable=False),
+    _time("expire_time", nullable=True),
+    _time("create_time"),
+    Column("idempotency_key", Text, nullable=False),
+    _json("cash"),
+    _json("source"),
+    PrimaryKeyConstraint("account_id", "seq"),
+    CheckConstraint(
+        "available_micros >= 0 AND held_micros >= 0"
+        " AND available_micros + held_micros <= granted_micros",
+        name="within_granted",
+    ),
+    # The index of live lots hangs on this column and not on the amounts, so that an update of the
+    # amounts alone stays a heap-only one.
+    CheckConstraint("live = (available_micros > 0 OR held_micros > 0)", name="live"),
+    _one_of("category", LotCategory),
+    Index("ix_lot_live", "account_id", postgresql_where=text("live")),
+    postgresql_with={"fillfactor": 70},
+)
+
+reservation = Table(
+    "reservation",
+    metadata,
+    _account_id(),
+    Column("reservation_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    _micros("reserved_micros"),
+    _micros("open_micros"),
+    _micros("on_credit_micros"),
+    _micros("captured_micros"),
+    _micros("from_hold_micros"),
+    _micros("released_micros"),
+    _micros("expiry_charged_micros"),
+    Column("expiry_charge_seq", BigInteger, nullable=False),
+    _json("parts", nullable=False),
+    Column("on_expiry", Text, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("ttl_microseconds", BigInteger, nullable=False),
+    _time("expire_time"),
+    _time("create_time"),
+    _time("end_time", nullable=True),
+    _json("opening", nullable=False),
+    _json("closing"),
+    _json("labels"),
+    _json("metadata"),
+    PrimaryKeyConstraint("account_id", "reservation_id"),
+    CheckConstraint(
+        "reserved_micros > 0 AND open_micros >= 0 AND on_credit_micros >= 0"
+        " AND captured_micros >= 0 AND from_hold_micros >= 0 AND released_micros >= 0"
+        " AND expiry_charged_micros >= 0",
+        name="not_negative",
+    ),
+    CheckConstraint(
+        "reserved_micros = from_hold_micros + released_micros + expiry_charged_micros"
+        " + CASE WHEN state = 'ACTIVE' THEN open_micros ELSE 0 END",
+        name="nothing_lost",
+    ),
+    CheckConstraint("(state = 'ACTIVE') = (end_time IS NULL)", name="ended"),
+    CheckConstraint("(state = 'SETTLED') = (closing IS NOT NULL)", name="closed"),
+    _one_of("state", ReservationState),
+    _one_of("on_expiry", OnExpiry),
+    Index(
+        "ix_reservation_active",
+        "account_id",
+        "expire_time",
+        postgresql_where=text("state = 'ACTIVE'"),
+    ),
+    Index("ix_reservation_newest", "account_id", "create_time", "reservation_id"),
+    postgresql_with={"fillfactor": 85},
+)
+
+entry = Table(
+    "entry",
+    metadata,
+    _account_id(),
+    Column("seq", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    _micros("amount_micros"),
+    _micros("remaining_after_micros"),
+    _time("create_time"),
+    Column("reservation_id", Text),
+    Column("key", Text),
+    Column("related_seq", BigInteger),
+    _json("parts", nullable=False),
+    _json("labels"),
+    _json("usage"),
+    _json("metadata"),
+    Column("reason", Text),
+    PrimaryKeyConstraint("account_id", "seq"),
+    CheckConstraint("seq > 0 AND amount_micros <> 0", name="something"),
+    CheckConstraint("(amount_micros > 0) = (kind IN ('GRANT', 'REFUND'))", name="sign"),
+    _one_of("kind", EntryKind),
+)
+
+
+def _receipt_columns() -> list[Column[Any]]:
+    return [
+        Column("entry_seq", BigInteger),
+        _json("request", nullable=False),
+        _json("answer", nullable=False),
+        _time("create_time"),
+    ]
+
+
+claim = Table(
+    "claim",
+    metadata,
+    Column("namespace", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    _account_id(),
+    *_receipt_columns(),
+    PrimaryKeyConstraint("namespace", "kind", "key"),
+    _one_of("kind", ClaimKind),
+    comment="Idempotency keys that are unique in the namespace",
+)
+
+account_claim = Table(
+    "account_claim",
+    metadata,
+    _account_id(),
+    Column("kind", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    *_receipt_columns(),
+    PrimaryKeyConstraint("account_id", "kind", "key"),
+    _one_of("kind", ClaimKind),
+    comment="Idempotency keys that are unique in the account",
+)

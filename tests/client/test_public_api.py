@@ -1,0 +1,138 @@
+"""What the package exports, and that its parts agree with each other and with the contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import pytest
+
+import meterhold
+from meterhold import _async_client, _client, _enums, _errors, _results, _values
+from meterhold.v1 import (
+    ledger_service_pb2,
+    metering_service_pb2,
+    types_pb2,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+
+def _is_public(value: object, name: str) -> bool:
+    return isinstance(value, type) and (
+        issubclass(value, StrEnum | meterhold.MeterholdError)
+        or dataclasses.is_dataclass(value)
+        or name in {"Client", "AsyncClient"}
+    )
+
+
+def test_all_is_sorted_and_complete() -> None:
+    modules = [_async_client, _client, _enums, _errors, _results, _values]
+    public = {
+        name
+        for module in modules
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+        and _is_public(value, name)
+    }
+    assert meterhold.__all__ == sorted(public)
+    assert all(hasattr(meterhold, name) for name in meterhold.__all__)
+    assert all(getattr(meterhold, name).__doc__ for name in meterhold.__all__)
+
+
+def _methods(client: type) -> dict[str, inspect.Signature]:
+    return {
+        name: inspect.signature(value)
+        for name, value in vars(client).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
+
+
+def test_clients_are_twins() -> None:
+    sync, twin = _methods(meterhold.Client), _methods(meterhold.AsyncClient)
+    del sync["close"], twin["aclose"]
+    assert list(sync) == list(twin)
+    for name, signature in sync.items():
+        assert twin[name].parameters == signature.parameters
+        answer = str(signature.return_annotation).replace("Iterator[", "AsyncIterator[")
+        assert twin[name].return_annotation == answer
+
+
+def test_there_is_one_method_per_call() -> None:
+    calls = [
+        method.name
+        for module in (metering_service_pb2, ledger_service_pb2)
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    ]
+    names = {re.sub(r"(?<!^)(?=[A-Z])", "_", call).lower() for call in calls}
+    assert set(_methods(meterhold.Client)) == names | {"close"}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "enum", "wire"),
+    [
+        (_enums.ON_EXPIRY_NUMBERS, meterhold.OnExpiry, types_pb2.OnExpiry),
+        (_enums.OVERAGE_NUMBERS, meterhold.Overage, types_pb2.Overage),
+        (_enums.LOT_CATEGORY_NUMBERS, meterhold.LotCategory, types_pb2.LotCategory),
+        (_enums.ENTRY_KIND_NUMBERS, meterhold.EntryKind, types_pb2.EntryKind),
+        (_enums.RESERVATION_STATE_NUMBERS, meterhold.ReservationState, types_pb2.ReservationState),
+        (_enums.DEBIT_STATUS_NUMBERS, meterhold.DebitStatus, metering_service_pb2.DebitStatus),
+    ],
+)
+def test_enums_are_those_of_the_contract(
+    numbers: Mapping[StrEnum, int], enum: type[StrEnum], wire: EnumTypeWrapper
+) -> None:
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.__name__).upper() + "_"
+    on_wire = {name.removeprefix(prefix): number for name, number in wire.items() if number}
+    assert {member.value: number for member, number in numbers.items()} == on_wire
+    assert {member.value for member in enum} - {"UNKNOWN"} == set(on_wire)
+
+
+def test_result_fields_are_those_of_the_contract() -> None:
+    responses = {
+        meterhold.ReserveResult: metering_service_pb2.ReserveResponse,
+        meterhold.SettleResult: metering_service_pb2.SettleResponse,
+        meterhold.ReleaseResult: metering_service_pb2.ReleaseResponse,
+        meterhold.ExtendResult: metering_service_pb2.ExtendResponse,
+        meterhold.DebitResult: metering_service_pb2.DebitResponse,
+        meterhold.GrantResult: metering_service_pb2.GrantOnceResponse,
+        meterhold.Entry: types_pb2.Entry,
+        meterhold.Lot: types_pb2.Lot,
+        meterhold.Reservation: types_pb2.Reservation,
+        meterhold.Usage: types_pb2.Usage,
+        meterhold.Cash: types_pb2.Cash,
+        meterhold.Source: types_pb2.Source,
+    }
+    for result, message in responses.items():
+        fields = {field.name for field in dataclasses.fields(result)}
+        assert fields == set(message.DESCRIPTOR.fields_by_name), result
+    balance = {field.name for field in dataclasses.fields(meterhold.Balance)}
+    assert balance == set(types_pb2.Balance.DESCRIPTOR.fields_by_name) | {"lots"}
+
+
+def test_exceptions_are_the_tree_that_is_drawn() -> None:
+    path: list[str] = []
+    drawn = {}
+    for indent, name, _ in re.findall(r"^    ([│├└─ ]*)(\w+)( .*)?$", _errors.__doc__ or "", re.M):
+        depth = len(indent) // 4
+        path[depth:] = [name]
+        drawn[name] = path[depth - 1] if depth else "Exception"
+    classes = [
+        value
+        for name in meterhold.__all__
+        if issubclass(value := getattr(meterhold, name), Exception)
+    ]
+    public = {"Exception", *(cls.__name__ for cls in classes)}
+    actual = {
+        cls.__name__: next(base.__name__ for base in cls.__mro__[1:] if base.__name__ in public)
+        for cls in classes
+    }
+    assert drawn == actual

@@ -1,0 +1,454 @@
+"""Arguments → wire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
+
+from meterhold import (
+    Cash,
+    EntryKind,
+    LotCategory,
+    OnExpiry,
+    Overage,
+    ReservationState,
+    Source,
+    Usage,
+)
+from meterhold.v1 import ledger_service_pb2 as ledger
+from meterhold.v1 import metering_service_pb2 as metering
+from meterhold.v1 import types_pb2 as types
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from client.conftest import AnyClient
+    from client.scripted_server import ScriptedServer
+
+METADATA = {"note": "x", "n": 3, "ratio": 0.5, "ok": True, "none": None, "list": [1, {"a": "b"}]}
+STRUCT = struct_pb2.Struct()
+STRUCT.update(METADATA)
+
+CHARGE = {
+    "labels": {"model": "opus"},
+    "usage": Usage(
+        provider="anthropic",
+        model="opus",
+        input_tokens=1,
+        output_tokens=2,
+        cache_read_tokens=3,
+        cache_write_tokens=4,
+        provider_cost_micros=5,
+        stop_reason="end_turn",
+    ),
+    "metadata": METADATA,
+}
+CHARGE_ON_WIRE = {
+    "labels": {"model": "opus"},
+    "usage": types.Usage(
+        provider="anthropic",
+        model="opus",
+        input_tokens=1,
+        output_tokens=2,
+        cache_read_tokens=3,
+        cache_write_tokens=4,
+        provider_cost_micros=5,
+        stop_reason="end_turn",
+    ),
+    "metadata": STRUCT,
+}
+
+# method, positional, keyword, expected request
+CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], Message]] = [
+    (
+        "reserve",
+        ("alice", 75),
+        {"reservation_id": "job-7"},
+        metering.ReserveRequest(account="alice", amount_micros=75, reservation_id="job-7"),
+    ),
+    (
+        "reserve",
+        ("alice", 75),
+        {
+            "reservation_id": "job-7",
+            "unit": "minutes",
+            "ttl": timedelta(minutes=5, milliseconds=250),
+            "min_amount_micros": 10,
+            "min_available_micros": 20,
+            "on_expiry": OnExpiry.CHARGE,
+            "labels": {"run": "7"},
+            "metadata": METADATA,
+        },
+        metering.ReserveRequest(
+            account="alice",
+            unit="minutes",
+            amount_micros=75,
+            reservation_id="job-7",
+            ttl=duration_pb2.Duration(seconds=300, nanos=250_000_000),
+            min_amount_micros=10,
+            min_available_micros=20,
+            on_expiry=types.ON_EXPIRY_CHARGE,
+            labels={"run": "7"},
+            metadata=STRUCT,
+        ),
+    ),
+    (
+        "settle",
+        ("alice", 60),
+        {"reservation_id": "job-7"},
+        metering.SettleRequest(account="alice", amount_micros=60, reservation_id="job-7"),
+    ),
+    (
+        "settle",
+        ("alice", 60),
+        {
+            "reservation_id": "job-7",
+            "unit": "minutes",
+            "keep_open": True,
+            "capture_id": "part-1",
+            "overage": Overage.OVERDRAFT,
+            **CHARGE,
+        },
+        metering.SettleRequest(
+            account="alice",
+            unit="minutes",
+            amount_micros=60,
+            reservation_id="job-7",
+            keep_open=True,
+            capture_id="part-1",
+            overage=types.OVERAGE_OVERDRAFT,
+            **CHARGE_ON_WIRE,
+        ),
+    ),
+    (
+        "release",
+        ("alice",),
+        {"reservation_id": "job-7", "unit": "minutes"},
+        metering.ReleaseRequest(account="alice", unit="minutes", reservation_id="job-7"),
+    ),
+    (
+        "extend",
+        ("alice",),
+        {"reservation_id": "job-7", "ttl": timedelta(minutes=5)},
+        metering.ExtendRequest(
+            account="alice", reservation_id="job-7", ttl=duration_pb2.Duration(seconds=300)
+        ),
+    ),
+    (
+        "extend",
+        ("alice",),
+        {
+            "reservation_id": "job-7",
+            "unit": "minutes",
+            "add_amount_micros": 5,
+            "on_expiry": OnExpiry.RELEASE,
+            "extend_id": "grow-1",
+        },
+        metering.ExtendRequest(
+            account="alice",
+            unit="minutes",
+            reservation_id="job-7",
+            add_amount_micros=5,
+            on_expiry=types.ON_EXPIRY_RELEASE,
+            extend_id="grow-1",
+        ),
+    ),
+    (
+        "debit",
+        ("alice", 5),
+        {"unit": "minutes", "overage": Overage.REJECT, "request_id": "r-1", **CHARGE},
+        metering.DebitRequest(
+            account="alice",
+            unit="minutes",
+            amount_micros=5,
+            overage=types.OVERAGE_REJECT,
+            request_id="r-1",
+            **CHARGE_ON_WIRE,
+        ),
+    ),
+    (
+        "debit_once",
+        ("alice", 5),
+        {"idempotency_key": "k-1", "unit": "minutes", "overage": Overage.CAP, **CHARGE},
+        metering.DebitOnceRequest(
+            account="alice",
+            unit="minutes",
+            idempotency_key="k-1",
+            amount_micros=5,
+            overage=types.OVERAGE_CAP,
+            **CHARGE_ON_WIRE,
+        ),
+    ),
+    (
+        "grant_once",
+        ("alice", 500),
+        {"idempotency_key": "invoice-17"},
+        metering.GrantOnceRequest(account="alice", amount_micros=500, idempotency_key="invoice-17"),
+    ),
+    (
+        "grant_once",
+        ("alice", 500),
+        {
+            "idempotency_key": "invoice-17",
+            "unit": "minutes",
+            "legacy_keys": ["17", "old-17"],
+            "reason": "welcome",
+            "category": LotCategory.PROMOTIONAL,
+            "priority": 0,
+            "expire_time": datetime(2027, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
+            "cash": Cash(currency_code="EUR", minor_units=-1999),
+            "source": Source(
+                provider="stripe", order_id="o", store_id="s", test_mode=True, variant_id="v"
+            ),
+            "labels": {"app": "a"},
+            "metadata": METADATA,
+        },
+        metering.GrantOnceRequest(
+            account="alice",
+            unit="minutes",
+            amount_micros=500,
+            idempotency_key="invoice-17",
+            legacy_keys=["17", "old-17"],
+            reason="welcome",
+            category=types.LOT_CATEGORY_PROMOTIONAL,
+            priority=0,
+            expire_time=timestamp_pb2.Timestamp(
+                seconds=int(datetime(2027, 1, 1, tzinfo=UTC).timestamp())
+            ),
+            cash=types.Cash(currency_code="EUR", minor_units=-1999),
+            source=types.Source(
+                provider="stripe", order_id="o", store_id="s", test_mode=True, variant_id="v"
+            ),
+            labels={"app": "a"},
+            metadata=STRUCT,
+        ),
+    ),
+    (
+        "balance",
+        ("alice",),
+        {"unit": "minutes", "min_seq": 12, "include_lots": True},
+        metering.BalanceRequest(account="alice", unit="minutes", min_seq=12, include_lots=True),
+    ),
+    (
+        "get_reservation",
+        ("alice",),
+        {"reservation_id": "job-7", "unit": "minutes"},
+        ledger.GetReservationRequest(account="alice", unit="minutes", reservation_id="job-7"),
+    ),
+    (
+        "get_entry",
+        ("alice",),
+        {"seq": 12, "unit": "minutes"},
+        ledger.GetEntryRequest(account="alice", unit="minutes", seq=12),
+    ),
+    (
+        "get_entry",
+        ("alice",),
+        {"debit_key": "k-1"},
+        ledger.GetEntryRequest(account="alice", debit_key="k-1"),
+    ),
+    (
+        "get_entry",
+        ("alice",),
+        {"grant_key": "invoice-17"},
+        ledger.GetEntryRequest(account="alice", grant_key="invoice-17"),
+    ),
+]
+
+LISTS: list[tuple[str, dict[str, Any], Message, Message]] = [
+    (
+        "list_reservations",
+        {"unit": "minutes", "states": [ReservationState.ACTIVE], "page_size": 7},
+        ledger.ListReservationsRequest(
+            account="alice",
+            unit="minutes",
+            states=[types.RESERVATION_STATE_ACTIVE],
+            page_size=7,
+        ),
+        ledger.ListReservationsResponse(),
+    ),
+    (
+        "list_entries",
+        {
+            "unit": "minutes",
+            "kinds": {EntryKind.EXPIRY_CHARGE},
+            "oldest_first": True,
+            "page_size": 7,
+        },
+        ledger.ListEntriesRequest(
+            account="alice",
+            unit="minutes",
+            kinds=[types.ENTRY_KIND_EXPIRY_CHARGE],
+            oldest_first=True,
+            page_size=7,
+        ),
+        ledger.ListEntriesResponse(),
+    ),
+    (
+        "list_lots",
+        {"unit": "minutes", "include_spent": True, "page_size": 7},
+        ledger.ListLotsRequest(account="alice", unit="minutes", include_spent=True, page_size=7),
+        ledger.ListLotsResponse(),
+    ),
+]
+
+
+def _response_to(request: Message) -> Message:
+    module = metering if request.DESCRIPTOR.file.name.endswith("metering_service.proto") else ledger
+    response: Message = getattr(module, request.DESCRIPTOR.name.replace("Request", "Response"))()
+    return response
+
+
+@pytest.mark.parametrize(("method", "args", "kwargs", "expected"), CALLS)
+async def test_call_sends_its_arguments(
+    client: AnyClient,
+    server: ScriptedServer,
+    method: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    expected: Message,
+) -> None:
+    server.answer(_response_to(expected))
+    await client.call(method, *args, **kwargs)
+    assert server.request == expected
+    assert server.calls[0].seconds_remaining == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize(("method", "kwargs", "expected", "response"), LISTS)
+async def test_list_sends_its_arguments(
+    client: AnyClient,
+    server: ScriptedServer,
+    method: str,
+    kwargs: dict[str, Any],
+    expected: Message,
+    response: Message,
+) -> None:
+    server.answer(response)
+    assert [item async for item in client.items(method, "alice", **kwargs)] == []
+    assert server.request == expected
+    assert server.calls[0].seconds_remaining == pytest.approx(10, abs=1)
+
+
+async def test_timeout_of_the_call_comes_before_that_of_the_client(
+    client: AnyClient, server: ScriptedServer
+) -> None:
+    server.answer(metering.BalanceResponse())
+    await client.call("balance", "alice", timeout_seconds=100.0)
+    assert server.calls[0].seconds_remaining == pytest.approx(100, abs=1)
+
+
+@pytest.mark.parametrize("timeout_seconds", [0, -1.0, float("inf"), float("nan")])
+async def test_timeout_must_be_positive_and_finite(
+    client: AnyClient, server: ScriptedServer, timeout_seconds: float
+) -> None:
+    with pytest.raises(ValueError, match="timeout_seconds"):
+        await client.call("balance", "alice", timeout_seconds=timeout_seconds)
+    assert server.calls == []
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "kwargs", "field"),
+    [
+        ("debit", ("alice", 5), {}, "request_id"),
+        ("extend", ("alice",), {"reservation_id": "r", "add_amount_micros": 5}, "extend_id"),
+        ("settle", ("alice", 5), {"reservation_id": "r", "keep_open": True}, "capture_id"),
+    ],
+)
+async def test_missing_key_is_filled_in_once_per_call(
+    client: AnyClient,
+    server: ScriptedServer,
+    method: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    field: str,
+) -> None:
+    server.last = getattr(metering, f"{method.capitalize()}Response")()
+    await client.call(method, *args, **kwargs)
+    await client.call(method, *args, **kwargs)
+    keys = [getattr(call.request, field) for call in server.calls]
+    assert [len(key) for key in keys] == [32, 32]
+    assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("amount", [1.0, True, "1", None])
+@pytest.mark.parametrize(
+    ("method", "argument", "kwargs"),
+    [
+        ("reserve", "amount_micros", {"reservation_id": "r"}),
+        ("reserve", "min_amount_micros", {"amount_micros": 1, "reservation_id": "r"}),
+        ("reserve", "min_available_micros", {"amount_micros": 1, "reservation_id": "r"}),
+        ("settle", "amount_micros", {"reservation_id": "r"}),
+        ("extend", "add_amount_micros", {"reservation_id": "r"}),
+        ("debit", "amount_micros", {}),
+        ("debit_once", "amount_micros", {"idempotency_key": "k"}),
+        ("grant_once", "amount_micros", {"idempotency_key": "k"}),
+    ],
+)
+async def test_amount_that_is_not_an_int_is_refused(
+    client: AnyClient,
+    server: ScriptedServer,
+    method: str,
+    argument: str,
+    kwargs: dict[str, Any],
+    amount: object,
+) -> None:
+    with pytest.raises(TypeError, match=f"^{argument} must be an int"):
+        await client.call(method, "alice", **kwargs, **{argument: amount})
+    assert server.calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "method", "kwargs"),
+    [
+        (
+            ValueError,
+            "expire_time.*no time zone",
+            "grant_once",
+            {"expire_time": datetime(2027, 1, 1)},
+        ),
+        (TypeError, "legacy_keys", "grant_once", {"legacy_keys": "old"}),
+        (ValueError, "category.*PROMOTIONAL", "grant_once", {"category": LotCategory.UNKNOWN}),
+        (
+            TypeError,
+            "minor_units",
+            "grant_once",
+            {"cash": Cash(currency_code="EUR", minor_units=1.5)},
+        ),
+        (TypeError, r"metadata\['a'\]\[1\].*set", "grant_once", {"metadata": {"a": [1, {2}]}}),
+        (TypeError, "key must be a str", "grant_once", {"metadata": {1: "a"}}),
+        (ValueError, "send it as a str", "grant_once", {"metadata": {"id": 2**53 + 1}}),
+        (ValueError, "send it as a str", "grant_once", {"metadata": {"id": 10**400}}),
+        (ValueError, "overage.*CAP", "debit_once", {"overage": "NO_SUCH"}),
+        (
+            TypeError,
+            "provider_cost_micros",
+            "debit_once",
+            {"usage": Usage(provider_cost_micros=0.5)},
+        ),
+    ],
+)
+async def test_argument_that_cannot_be_sent_is_refused(
+    client: AnyClient,
+    server: ScriptedServer,
+    error: type[Exception],
+    match: str,
+    method: str,
+    kwargs: dict[str, Any],
+) -> None:
+    with pytest.raises(error, match=match):
+        await client.call(method, "alice", 1, idempotency_key="k", **kwargs)
+    assert server.calls == []
+
+
+async def test_ttl_must_be_a_timedelta(client: AnyClient) -> None:
+    with pytest.raises(TypeError, match=r"^ttl must be a timedelta"):
+        await client.call("reserve", "alice", 1, reservation_id="r", ttl=900)
+
+
+@pytest.mark.parametrize("selectors", [{}, {"seq": 1, "debit_key": "k"}])
+async def test_get_entry_wants_one_selector(client: AnyClient, selectors: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="exactly one"):
+        await client.call("get_entry", "alice", **selectors)

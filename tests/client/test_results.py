@@ -1,0 +1,364 @@
+"""Wire → results."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
+
+from meterhold import (
+    Balance,
+    Cash,
+    DebitResult,
+    DebitStatus,
+    Entry,
+    EntryKind,
+    ExtendResult,
+    GrantResult,
+    Lot,
+    LotCategory,
+    OnExpiry,
+    ReleaseResult,
+    Reservation,
+    ReservationState,
+    ReserveResult,
+    SettleResult,
+    Source,
+    Usage,
+)
+from meterhold.v1 import ledger_service_pb2 as ledger
+from meterhold.v1 import metering_service_pb2 as metering
+from meterhold.v1 import types_pb2 as types
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from client.conftest import AnyClient
+    from client.scripted_server import ScriptedServer
+
+TIME = datetime(2026, 11, 21, 10, 0, 0, 123456, tzinfo=UTC)
+TIME_ON_WIRE = timestamp_pb2.Timestamp()
+TIME_ON_WIRE.FromDatetime(TIME)
+METADATA = {"n": 3, "ratio": 0.5, "ok": True, "none": None, "list": [1, {"a": "b"}]}
+STRUCT = struct_pb2.Struct()
+STRUCT.update(METADATA)
+
+_BALANCE_NUMBERS = {
+    "ledger_seq": 12,
+    "available_micros": -1,
+    "held_micros": 2,
+    "remaining_micros": 3,
+    "granted_micros": 9 * 10**18,
+    "spent_micros": 5,
+    "expired_micros": 6,
+    "revoked_micros": 7,
+    "refunded_micros": 8,
+    "debt_micros": 9,
+    "credit_limit_micros": 10,
+}
+BALANCE = Balance(**_BALANCE_NUMBERS)
+BALANCE_ON_WIRE = types.Balance(**_BALANCE_NUMBERS)
+
+_USAGE_VALUES = {
+    "provider": "anthropic",
+    "model": "opus",
+    "input_tokens": 1,
+    "output_tokens": 2,
+    "cache_read_tokens": 3,
+    "cache_write_tokens": 4,
+    "provider_cost_micros": 5,
+    "stop_reason": "end_turn",
+}
+_ENTRY_VALUES = {
+    "seq": 12,
+    "amount_micros": -60,
+    "remaining_after_micros": 440,
+    "reservation_id": "job-7",
+    "key": "k",
+    "related_seq": 3,
+    "labels": {"run": "7"},
+    "reason": "why",
+}
+ENTRY = Entry(
+    **_ENTRY_VALUES,
+    kind=EntryKind.CAPTURE,
+    create_time=TIME,
+    usage=Usage(**_USAGE_VALUES),
+    metadata=METADATA,
+)
+ENTRY_ON_WIRE = types.Entry(
+    **_ENTRY_VALUES,
+    kind=types.ENTRY_KIND_CAPTURE,
+    create_time=TIME_ON_WIRE,
+    usage=types.Usage(**_USAGE_VALUES),
+    metadata=STRUCT,
+)
+
+_SOURCE_VALUES = {
+    "provider": "stripe",
+    "order_id": "o",
+    "store_id": "s",
+    "test_mode": True,
+    "variant_id": "v",
+}
+_LOT_NUMBERS = {
+    "seq": 1,
+    "granted_micros": 500,
+    "available_micros": 300,
+    "held_micros": 100,
+    "priority": 10,
+    "idempotency_key": "invoice-17",
+}
+LOT = Lot(
+    **_LOT_NUMBERS,
+    category=LotCategory.PAID,
+    expire_time=TIME,
+    create_time=TIME,
+    cash=Cash(currency_code="EUR", minor_units=1999),
+    source=Source(**_SOURCE_VALUES),
+)
+LOT_ON_WIRE = types.Lot(
+    **_LOT_NUMBERS,
+    category=types.LOT_CATEGORY_PAID,
+    expire_time=TIME_ON_WIRE,
+    create_time=TIME_ON_WIRE,
+    cash=types.Cash(currency_code="EUR", minor_units=1999),
+    source=types.Source(**_SOURCE_VALUES),
+)
+
+_RESERVATION_VALUES = {
+    "reservation_id": "job-7",
+    "held_micros": 0,
+    "reserved_micros": 75,
+    "captured_micros": 60,
+    "released_micros": 15,
+    "expiry_charged_micros": 4,
+    "late": True,
+    "labels": {"run": "7"},
+}
+RESERVATION = Reservation(
+    **_RESERVATION_VALUES,
+    state=ReservationState.SETTLED,
+    on_expiry=OnExpiry.CHARGE,
+    expire_time=TIME,
+    create_time=TIME,
+    end_time=TIME,
+    ttl=timedelta(minutes=15, microseconds=1),
+    metadata=METADATA,
+)
+RESERVATION_ON_WIRE = types.Reservation(
+    **_RESERVATION_VALUES,
+    state=types.RESERVATION_STATE_SETTLED,
+    on_expiry=types.ON_EXPIRY_CHARGE,
+    expire_time=TIME_ON_WIRE,
+    create_time=TIME_ON_WIRE,
+    end_time=TIME_ON_WIRE,
+    ttl=duration_pb2.Duration(seconds=900, nanos=1000),
+    metadata=STRUCT,
+)
+
+_SETTLE_VALUES = {
+    "charged_micros": 60,
+    "from_hold_micros": 50,
+    "overage_micros": 10,
+    "shortfall_micros": 5,
+    "released_micros": 3,
+    "late": True,
+    "replayed": True,
+    "entry_seq": 12,
+}
+
+# method, positional, keyword, response, expected result
+RESULTS: list[tuple[str, tuple[Any, ...], dict[str, Any], Message, object]] = [
+    (
+        "reserve",
+        ("alice", 75),
+        {"reservation_id": "job-7"},
+        metering.ReserveResponse(
+            balance=BALANCE_ON_WIRE, held_micros=75, expire_time=TIME_ON_WIRE, created=True
+        ),
+        ReserveResult(
+            balance=BALANCE, held_micros=75, expire_time=TIME, created=True, replayed=False
+        ),
+    ),
+    (
+        "settle",
+        ("alice", 65),
+        {"reservation_id": "job-7"},
+        metering.SettleResponse(balance=BALANCE_ON_WIRE, **_SETTLE_VALUES),
+        SettleResult(balance=BALANCE, **_SETTLE_VALUES),
+    ),
+    (
+        "release",
+        ("alice",),
+        {"reservation_id": "job-7"},
+        metering.ReleaseResponse(
+            balance=BALANCE_ON_WIRE, changed=True, reservation=RESERVATION_ON_WIRE
+        ),
+        ReleaseResult(balance=BALANCE, changed=True, reservation=RESERVATION),
+    ),
+    (
+        "extend",
+        ("alice",),
+        {"reservation_id": "job-7"},
+        metering.ExtendResponse(
+            balance=BALANCE_ON_WIRE,
+            held_micros=75,
+            expire_time=TIME_ON_WIRE,
+            on_expiry=types.ON_EXPIRY_RELEASE,
+            replayed=True,
+        ),
+        ExtendResult(
+            balance=BALANCE,
+            held_micros=75,
+            expire_time=TIME,
+            on_expiry=OnExpiry.RELEASE,
+            replayed=True,
+        ),
+    ),
+    (
+        "debit",
+        ("alice", 5),
+        {},
+        metering.DebitResponse(
+            balance=BALANCE_ON_WIRE, status=metering.DEBIT_STATUS_DEBITED, entry=ENTRY_ON_WIRE
+        ),
+        DebitResult(balance=BALANCE, status=DebitStatus.DEBITED, entry=ENTRY, replayed=False),
+    ),
+    (
+        "debit_once",
+        ("alice", 5),
+        {"idempotency_key": "k"},
+        metering.DebitOnceResponse(
+            balance=BALANCE_ON_WIRE,
+            status=metering.DEBIT_STATUS_REPLAYED,
+            entry=ENTRY_ON_WIRE,
+            replayed=True,
+        ),
+        DebitResult(balance=BALANCE, status=DebitStatus.REPLAYED, entry=ENTRY, replayed=True),
+    ),
+    (
+        "grant_once",
+        ("alice", 5),
+        {"idempotency_key": "k"},
+        metering.GrantOnceResponse(
+            balance=BALANCE_ON_WIRE, entry=ENTRY_ON_WIRE, debt_repaid_micros=2, replayed=True
+        ),
+        GrantResult(balance=BALANCE, entry=ENTRY, debt_repaid_micros=2, replayed=True),
+    ),
+    (
+        "balance",
+        ("alice",),
+        {"include_lots": True},
+        metering.BalanceResponse(balance=BALANCE_ON_WIRE, lots=[LOT_ON_WIRE]),
+        Balance(**_BALANCE_NUMBERS, lots=(LOT,)),
+    ),
+    (
+        "get_reservation",
+        ("alice",),
+        {"reservation_id": "job-7"},
+        ledger.GetReservationResponse(reservation=RESERVATION_ON_WIRE),
+        RESERVATION,
+    ),
+    (
+        "get_entry",
+        ("alice",),
+        {"seq": 12},
+        ledger.GetEntryResponse(entry=ENTRY_ON_WIRE),
+        ENTRY,
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "args", "kwargs", "response", "expected"), RESULTS)
+async def test_call_answers_plain_values(
+    client: AnyClient,
+    server: ScriptedServer,
+    method: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    response: Message,
+    expected: object,
+) -> None:
+    server.answer(response)
+    assert await client.call(method, *args, **kwargs) == expected
+
+
+async def test_times_are_aware_and_in_utc(client: AnyClient, server: ScriptedServer) -> None:
+    server.answer(ledger.GetEntryResponse(entry=ENTRY_ON_WIRE))
+    entry = await client.call("get_entry", "alice", seq=12)
+    assert entry.create_time.tzinfo is UTC
+
+
+async def test_what_is_unset_is_none(client: AnyClient, server: ScriptedServer) -> None:
+    server.answer(
+        metering.BalanceResponse(lots=[types.Lot(seq=1)]),
+        ledger.GetEntryResponse(entry=types.Entry(seq=1)),
+        ledger.GetReservationResponse(reservation=types.Reservation(reservation_id="r")),
+    )
+    (lot,) = (await client.call("balance", "alice")).lots
+    entry = await client.call("get_entry", "alice", seq=1)
+    reservation = await client.call("get_reservation", "alice", reservation_id="r")
+    assert (lot.expire_time, lot.cash, lot.source) == (None, None, None)
+    assert (entry.usage, entry.metadata) == (None, None)
+    assert (reservation.end_time, reservation.metadata) == (None, None)
+
+
+async def test_enum_values_of_a_newer_server_are_unknown(
+    client: AnyClient, server: ScriptedServer
+) -> None:
+    server.answer(
+        metering.BalanceResponse(lots=[types.Lot(category=99)]),
+        metering.DebitResponse(status=99, entry=types.Entry(kind=99)),
+        metering.ExtendResponse(on_expiry=99),
+        ledger.GetReservationResponse(reservation=types.Reservation(state=99, on_expiry=99)),
+    )
+    (lot,) = (await client.call("balance", "alice")).lots
+    debit = await client.call("debit", "alice", 1)
+    extend = await client.call("extend", "alice", reservation_id="r")
+    reservation = await client.call("get_reservation", "alice", reservation_id="r")
+    assert lot.category is LotCategory.UNKNOWN
+    assert debit.status is DebitStatus.UNKNOWN
+    assert debit.entry.kind is EntryKind.UNKNOWN
+    assert extend.on_expiry is OnExpiry.UNKNOWN
+    assert reservation.state is ReservationState.UNKNOWN
+    assert reservation.on_expiry is OnExpiry.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("method", "page_class", "items", "expected"),
+    [
+        ("list_reservations", ledger.ListReservationsResponse, "reservations", RESERVATION),
+        ("list_entries", ledger.ListEntriesResponse, "entries", ENTRY),
+        ("list_lots", ledger.ListLotsResponse, "lots", LOT),
+    ],
+)
+async def test_pages_are_fetched_as_they_are_needed(
+    client: AnyClient,
+    server: ScriptedServer,
+    method: str,
+    page_class: type[Message],
+    items: str,
+    expected: object,
+) -> None:
+    item = {"reservations": RESERVATION_ON_WIRE, "entries": ENTRY_ON_WIRE, "lots": LOT_ON_WIRE}[
+        items
+    ]
+    server.answer(
+        page_class(**{items: [item, item]}, next_page_token="two"),
+        page_class(next_page_token="three"),
+        page_class(**{items: [item]}),
+    )
+    iterator = client.items(method, "alice", page_size=2)
+    assert server.calls == []
+    assert [await anext(iterator), await anext(iterator)] == [expected, expected]
+    assert len(server.calls) == 1
+    assert [item async for item in iterator] == [expected]
+    assert [call.request.page_token for call in server.calls] == ["", "two", "three"]
+    assert {(call.request.account, call.request.page_size) for call in server.calls} == {
+        ("alice", 2)
+    }
+    remaining = [call.seconds_remaining for call in server.calls]
+    assert remaining == pytest.approx([10, 10, 10], abs=1)

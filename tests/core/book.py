@@ -1,0 +1,152 @@
+"""A ledger in memory: decides one operation after the other and audits the books after each.
+
+The tables, the laws and the state machine all run on it, so that every test checks every identity
+of `invariants` after every step, whatever it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from meterhold_server.core.decide import decide
+from meterhold_server.core.invariants import violations
+from meterhold_server.core.model import Account, AccountKey, Entry, Rules, State, account_id_of
+from meterhold_server.core.operations import (
+    Debit,
+    DebitOnce,
+    Expire,
+    Extend,
+    GrantOnce,
+    Operation,
+    Release,
+    Reserve,
+    Settle,
+)
+from meterhold_server.core.outcomes import Outcome
+from meterhold_server.core.posting import Writes
+
+START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+ALICE: Final = AccountKey("live", "alice", "credits")
+
+
+class Book:
+    """A state, its whole ledger, and a clock that only the test moves."""
+
+    def __init__(self, state: State | None = None, rules: Rules | None = None) -> None:
+        self.state = state or State()
+        self.rules = rules or Rules()
+        self.now = START
+        self.entries: dict[str, list[Entry]] = {}
+        self.written = Writes()
+        """What the last call of `do` or `do_all` wants to have stored."""
+
+    def do(self, operation: Operation) -> Outcome:
+        (outcome,) = self.do_all([operation])
+        return outcome
+
+    def do_all(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Decide `operations` as one batch."""
+        outcomes, self.written = decide(self.state, operations, self.now, self.rules)
+        for entry in self.written.entries:
+            self.entries.setdefault(entry.account_id, []).append(entry)
+        self.audit()
+        return outcomes
+
+    def audit(self) -> None:
+        """Fail unless every identity holds for every account and its whole ledger."""
+        wrong = [
+            violation
+            for account in self.state.accounts.values()
+            for violation in violations(account, self.entries.get(account.account_id, []))
+        ]
+        assert not wrong, "\n".join(wrong)
+
+    def wait(self, span: timedelta) -> None:
+        self.now += span
+
+    def account(self, key: AccountKey = ALICE) -> Account:
+        """The account as it stands; one with nothing in it if it does not exist."""
+        account_id = account_id_of(key)
+        return self.state.accounts.get(account_id) or Account(key, account_id)
+
+    def ledger(self, key: AccountKey = ALICE) -> list[Entry]:
+        return self.entries.get(account_id_of(key), [])
+
+    def allow_credit(
+        self, limit_micros: int, *, holds: bool = False, key: AccountKey = ALICE
+    ) -> None:
+        """Set the credit limit, creating the account if need be."""
+        account = self.account(key)
+        account.credit_limit_micros = limit_micros
+        account.holds_use_credit = holds
+        self.state.accounts[account.account_id] = account
+
+
+def copy_of(state: State) -> State:
+    """A state that shares nothing with `state` that `decide` might change."""
+    return State(
+        {account_id: _copy_of(account) for account_id, account in state.accounts.items()},
+        dict(state.claims),
+    )
+
+
+def _copy_of(account: Account) -> Account:
+    return replace(
+        account,
+        lots=[copy(lot) for lot in account.lots],
+        reservations={
+            reservation_id: replace(reservation, parts=list(reservation.parts))
+            for reservation_id, reservation in account.reservations.items()
+        },
+    )
+
+
+def grant(key: str, amount: int, *, account: AccountKey = ALICE, **fields: Any) -> GrantOnce:
+    return GrantOnce(account, key, amount, **fields)
+
+
+def reserve(
+    reservation_id: str, amount: int, *, account: AccountKey = ALICE, **fields: Any
+) -> Reserve:
+    return Reserve(account, reservation_id, amount, **fields)
+
+
+def settle(
+    reservation_id: str, amount: int, *, account: AccountKey = ALICE, **fields: Any
+) -> Settle:
+    return Settle(account, reservation_id, amount, **fields)
+
+
+def capture(
+    reservation_id: str,
+    capture_id: str,
+    amount: int,
+    *,
+    account: AccountKey = ALICE,
+    **fields: Any,
+) -> Settle:
+    return Settle(account, reservation_id, amount, keep_open=True, capture_id=capture_id, **fields)
+
+
+def release(reservation_id: str, *, account: AccountKey = ALICE) -> Release:
+    return Release(account, reservation_id)
+
+
+def extend(reservation_id: str, *, account: AccountKey = ALICE, **fields: Any) -> Extend:
+    return Extend(account, reservation_id, **fields)
+
+
+def debit(amount: int, *, account: AccountKey = ALICE, **fields: Any) -> Debit:
+    return Debit(account, amount, **fields)
+
+
+def debit_once(key: str, amount: int, *, account: AccountKey = ALICE, **fields: Any) -> DebitOnce:
+    return DebitOnce(account, key, amount, **fields)
+
+
+def expire(*, account: AccountKey = ALICE) -> Expire:
+    return Expire(account)
