@@ -73,7 +73,7 @@ class MeterholdError(Exception):
         return int(self.metadata.get(key, "0"))
 
 
-class Rejected(MeterholdError):  # noqa: N818
+class Rejected(MeterholdError):
     """The server refused. Nothing happened, and the same request again will not help by itself."""
 
 
@@ -170,7 +170,7 @@ class EntryNotFound(NotFound):
     """The account has no ledger entry of that seq or key."""
 
 
-class Unavailable(MeterholdError):  # noqa: N818
+class Unavailable(MeterholdError):
     """The server could not take the call on. Try again with the same key.
 
     Wait `retry_delay_seconds` first, if given. The client may have tried more than once by then,
@@ -179,7 +179,7 @@ class Unavailable(MeterholdError):  # noqa: N818
     """
 
 
-class OutcomeUnknown(MeterholdError):  # noqa: N818
+class OutcomeUnknown(MeterholdError):
     """The call may or may not have been done; nobody could tell in time.
 
     Make the same call again with the same key (`reservation_id`, `capture_id`, `extend_id`,
@@ -214,6 +214,7 @@ BY_REASON: dict[str, type[MeterholdError]] = {
     "DATABASE_UNAVAILABLE": Unavailable,
     "OUTCOME_UNKNOWN": OutcomeUnknown,
     "LEDGER_BEHIND": Unavailable,
+    "DEADLINE_PASSED": Unavailable,
     "INTERNAL": ServerError,
 }
 

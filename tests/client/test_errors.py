@@ -86,6 +86,7 @@ REASONS: list[tuple[Code, str, dict[str, str], type[Exception], dict[str, Any]]]
     (Code.UNAVAILABLE, "SHUTTING_DOWN", {}, meterhold.Unavailable, {}),
     (Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", {}, meterhold.Unavailable, {}),
     (Code.UNAVAILABLE, "LEDGER_BEHIND", {"minSeq": "12"}, meterhold.Unavailable, {}),
+    (Code.DEADLINE_EXCEEDED, "DEADLINE_PASSED", {}, meterhold.Unavailable, {}),
     (Code.INTERNAL, "INTERNAL", {"errorId": "5f0c"}, meterhold.ServerError, {"error_id": "5f0c"}),
     # Reasons of a newer server.
     (Code.FAILED_PRECONDITION, "NO_SUCH", {}, meterhold.Rejected, {}),

@@ -44,6 +44,13 @@ class Book:
         self.written = Writes()
         """What the last call of `do` or `do_all` wants to have stored."""
 
+    def twin(self) -> Book:
+        """A book with the same history, which from here on goes its own way."""
+        twin = Book(copy_of(self.state), self.rules)
+        twin.now = self.now
+        twin.entries = {account_id: list(ledger) for account_id, ledger in self.entries.items()}
+        return twin
+
     def do(self, operation: Operation) -> Outcome:
         (outcome,) = self.do_all([operation])
         return outcome

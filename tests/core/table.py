@@ -36,8 +36,10 @@ Outcomes. What is left out is 0, or did not happen:
     granted AMOUNT              repaid= replayed
     expired                     lots= released= charged=
     refused REASON
+    done                        anything but a refusal; late replayed
 Where given, these are compared as well: until= on_expiry= entry= (its seq), the details of a
-refusal (amounts without `_micros`), and any number of the balance that the outcome carries.
+refusal (amounts without `_micros`, texts without spaces), and any number of the balance that the
+outcome carries.
 
 Rows that look; those marked * must be complete:
     balance                     available= held= spent= granted= remaining= expired= refunded=
@@ -194,6 +196,8 @@ class _Run:
             if name not in always and name not in where_given:
                 raise TableError(f"{word!r} has no {name!r}; it has {[*always, *where_given]}")
         said = expected.word()
+        if said == "done":
+            word, always = ("done" if not isinstance(outcome, Rejected) else word), {}
         flags = {"late", "replayed"} & set(expected.plain)
         if words := [word for word in expected.plain if word not in flags]:
             said = " ".join([said, *words])
@@ -216,7 +220,9 @@ class _Run:
 
     def account(self, words: _Words) -> None:
         name = words.word()
-        self.key = AccountKey(words.field("namespace", "live"), name, words.field("unit", "credits"))
+        self.key = AccountKey(
+            words.field("namespace", "live"), name, words.field("unit", "credits")
+        )
 
     def credit(self, words: _Words) -> None:
         self.book.allow_credit(words.amount(), holds=words.flag("holds"), key=self.key)
@@ -253,9 +259,7 @@ class _Run:
     def reservation(self, words: _Words) -> None:
         reservation = self.book.account(self.key).reservations[words.word()]
         late = {"late": "yes" if words.flag("late") else "no"}
-        _same(
-            words.word(), late, reservation.state, {"late": "yes" if reservation.late else "no"}
-        )
+        _same(words.word(), late, reservation.state, {"late": "yes" if reservation.late else "no"})
         _expect(
             words,
             {
@@ -456,7 +460,9 @@ def _shown_in_numbers(outcome: Reserved | Settled | Extended | Debited | Granted
 
 def _details(details: Mapping[str, Any]) -> dict[str, str]:
     return {
-        name.removesuffix("_micros"): _time(value) if isinstance(value, datetime) else str(value)
+        name.removesuffix("_micros"): (
+            _time(value) if isinstance(value, datetime) else str(value).replace(" ", "")
+        )
         for name, value in details.items()
     }
 

@@ -122,6 +122,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "INTERNAL", "domain": "meterhold", "metadata": { "applied": "NO", "errorId": "5f0c…" } }
     """
+    ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 17
+    """DEADLINE_EXCEEDED. The call's deadline passed while it waited for its turn; it was dropped.
+
+        { "reason": "DEADLINE_PASSED", "domain": "meterhold", "metadata": { "applied": "NO" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason names why a call was refused. Every error carries exactly one
@@ -233,5 +238,10 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 16
 anything can have been written.
 
     { "reason": "INTERNAL", "domain": "meterhold", "metadata": { "applied": "NO", "errorId": "5f0c…" } }
+"""
+ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 17
+"""DEADLINE_EXCEEDED. The call's deadline passed while it waited for its turn; it was dropped.
+
+    { "reason": "DEADLINE_PASSED", "domain": "meterhold", "metadata": { "applied": "NO" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -111,7 +111,7 @@ def _differing(
 ) -> Rejected | None:
     for name in names:
         if request.get(name) != original.get(name):
-            value = original.get(name, "")
+            value = original.get(name, 0 if isinstance(request.get(name), int) else "")
             return Rejected(Reason.IDEMPOTENCY_MISMATCH, {"field": name, "original": value})
     return None
 

@@ -112,20 +112,26 @@ class Cluster:
 
     def launch(self, *, durable: bool) -> tuple[Binaries, Postmaster]:
         """Start the server, creating its data first if there are none. Call it under the lock."""
-        binaries, user = Binaries.locate(), SystemUser.for_data(self.data)
+        user = SystemUser.for_data(self.data)
         if closed := user.closed_folder(self.directory):
             raise EmbeddedPostgresError(
                 f"PostgreSQL does not run as root but as user {user.uid}, who may not enter "
                 f"{closed}. Choose a folder open to that user with METERHOLD_DATA_DIRECTORY."
             )
-        if user.closed_folder(binaries.program("postgres").parent):
-            binaries = binaries.copied_into(self.directory / "binaries")
+        binaries = self.binaries(user)
         if (self.data / "PG_VERSION").exists():
             self._check_major(binaries)
         else:
             self._create(binaries, user, durable=durable)
         self._clear_for_start(user)
         return binaries, self._start(binaries, user, durable=durable)
+
+    def binaries(self, user: SystemUser) -> Binaries:
+        """The programs, from a place that the server's user can reach."""
+        binaries = Binaries.locate()
+        if user.closed_folder(binaries.program("postgres").parent):
+            return binaries.copied_into(self.directory / "binaries")
+        return binaries
 
     def end_of_log(self, start: int = 0, lines: int = 20) -> str:
         """The last lines written to the server's log since byte `start`, to end an error with."""

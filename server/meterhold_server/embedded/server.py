@@ -162,6 +162,30 @@ class EmbeddedPostgres:
         with self._cluster.locked():
             self._stop_locked(mode)
 
+    def leave(self) -> None:
+        """Stop the server unless another process is connected to it, whoever started it.
+
+        Close your own connections first. Raises EmbeddedPostgresError after a minute.
+        """
+        with self._cluster.locked():
+            if self._is_used():
+                return
+            user = SystemUser.for_data(self._cluster.data)
+            self._binaries = self._binaries or self._cluster.binaries(user)
+            self._stop_locked("fast")
+
+    def _is_used(self) -> bool:
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        try:
+            with psycopg.connect(self.url_of("postgres"), connect_timeout=5) as connection:
+                row = connection.execute(query).fetchone()
+        except psycopg.Error:
+            return False
+        return row != (0,)
+
     def _stop_locked(self, mode: str) -> None:
         running = Postmaster.read(self._cluster.data)
         # Another process may have started it anew after a crash: then it is theirs.

@@ -1,0 +1,7 @@
+"""`python -m meterhold_server`."""
+
+import sys
+
+from meterhold_server.cli import main
+
+sys.exit(main())

@@ -1,0 +1,121 @@
+"""The only place that builds things and joins them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
+
+import structlog
+
+from meterhold_server.batching.engine import Engine
+from meterhold_server.batching.reader import Reader
+from meterhold_server.config import DatabaseSettings, EngineSettings, ServeSettings, host_and_port
+from meterhold_server.embedded import EmbeddedPostgres
+from meterhold_server.rpc.requests import Caller
+from meterhold_server.rpc.server import RpcServer, Tls
+from meterhold_server.rpc.service import Service
+from meterhold_server.storage import migrate
+from meterhold_server.storage.connection import check_database
+from meterhold_server.workers.sweeper import Sweeper
+
+_log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def database(settings: DatabaseSettings, *, check: bool = True) -> Iterator[str]:
+    """The URL of the database to use: the one that is set, or that of an embedded server.
+
+    The embedded one is started and migrated, and stopped at the end unless others use it. Raises
+    DatabaseError if the database must not be used, EmbeddedPostgresError, and psycopg.Error.
+    """
+    unsafe = settings.allow_unsafe_database
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        if check:
+            check_database(url, allow_unsafe=unsafe)
+        yield url
+        return
+    server = EmbeddedPostgres.start(settings.data_directory, durable=not unsafe)
+    try:
+        _log.info("embedded_postgres", version=server.version, started=server.started)
+        migrate.upgrade(server.url)
+        check_database(server.url, allow_unsafe=unsafe)
+        yield server.url
+    finally:
+        server.leave()
+
+
+class Running(NamedTuple):
+    engine: Engine
+    reader: Reader
+
+
+@asynccontextmanager
+async def engine(settings: EngineSettings, url: str) -> AsyncIterator[Running]:
+    """The lanes and the reader on a database. At the end, all that waits is carried out first."""
+    running = Running(
+        Engine(url, settings.rules, settings.lane_limits, lanes=settings.lanes), Reader(url)
+    )
+    try:
+        yield running
+    finally:
+        await running.engine.close()
+        await running.reader.close()
+
+
+def sweeper(settings: EngineSettings, running: Running) -> Sweeper:
+    return Sweeper(running.engine, running.reader, interval_seconds=settings.sweep_interval_seconds)
+
+
+async def serve(
+    settings: ServeSettings,
+    url: str,
+    stopping: asyncio.Event,
+    *,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve until `stopping` is set, then drain. `announce` is told the address once it answers."""
+    async with engine(settings, url) as running:
+        service = Service(
+            running.engine, running.reader, Caller(settings.namespace, settings.rules)
+        )
+        server = RpcServer(service, reflect=settings.reflection, log_calls=settings.log_calls)
+        host, _ = host_and_port(settings.address)
+        port = server.listen(settings.address, _tls(settings))
+        sweeping = sweeper(settings, running)
+        await server.start()
+        if settings.sweep:
+            sweeping.start()
+        announce(f"{host}:{port}")
+        await stopping.wait()
+        _log.info("draining")
+        await sweeping.stop()
+        await server.stop(
+            notice_seconds=settings.drain_notice_seconds,
+            grace_seconds=settings.drain_grace_seconds,
+        )
+
+
+async def sweep(settings: EngineSettings, url: str, stopping: asyncio.Event) -> None:
+    """Sweep until `stopping` is set."""
+    async with engine(settings, url) as running:
+        sweeping = sweeper(settings, running)
+        sweeping.start()
+        await stopping.wait()
+        await sweeping.stop()
+
+
+def stop_on_signals(stopping: asyncio.Event) -> None:
+    """Set the event on SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+
+def _tls(settings: ServeSettings) -> Tls | None:
+    if settings.tls_certificate is None or settings.tls_private_key is None:
+        return None
+    return Tls(settings.tls_certificate.read_bytes(), settings.tls_private_key.read_bytes())

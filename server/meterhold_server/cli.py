@@ -1,0 +1,196 @@
+"""The command `meterhold-server`: arguments, and `app`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from importlib.metadata import version
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
+
+import psycopg
+import structlog
+from pydantic import Field, ValidationError
+
+from meterhold_server import app
+from meterhold_server.batching.failures import Failure
+from meterhold_server.config import DatabaseSettings, EngineSettings, ServeSettings
+from meterhold_server.embedded import EmbeddedPostgresError
+from meterhold_server.logs import configure_logs
+from meterhold_server.processes import READY_LINE, serve_processes
+from meterhold_server.storage import migrate
+from meterhold_server.storage.audit import audit
+from meterhold_server.storage.connection import DatabaseError
+
+_log = structlog.get_logger(__name__)
+_S = TypeVar("_S", bound=DatabaseSettings)
+
+
+class MigrateSettings(DatabaseSettings):
+    """Bring the database to the schema that this version needs."""
+
+    revision: Annotated[str, Field(description="`head`, a revision, or `base` for none")] = "head"
+    down: Annotated[bool, Field(description="migrate back, which can lose data")] = False
+
+
+class SweepSettings(EngineSettings):
+    """Expire what is due."""
+
+    once: Annotated[bool, Field(description="sweep what is due now, report, and end")] = False
+
+
+def serve(settings: ServeSettings) -> int:
+    """Serve gRPC, until SIGTERM or Ctrl-C."""
+
+    def announce(address: str) -> None:
+        _log.info("serving", address=address, workers=settings.workers)
+
+    async def run(url: str) -> None:
+        stopping = asyncio.Event()
+        app.stop_on_signals(stopping)
+        if settings.workers > 1:
+            await serve_processes(settings, url, stopping, announce=announce)
+        else:
+            await app.serve(settings, url, stopping, announce=announce)
+
+    with app.database(settings) as url:
+        _run(run(url))
+    return 0
+
+
+def worker(settings: ServeSettings) -> int:
+    """One of the processes of `serve`: ends when its standard input does, with its parent."""
+
+    async def run(url: str) -> None:
+        stopping = asyncio.Event()
+        app.stop_on_signals(stopping)
+        asyncio.get_running_loop().add_reader(sys.stdin, stopping.set)
+        await app.serve(settings, url, stopping, announce=lambda _: print(READY_LINE, flush=True))
+
+    with app.database(settings) as url:
+        _run(run(url))
+    return 0
+
+
+def sweep(settings: SweepSettings) -> int:
+    """Sweep apart from a server; any number may run."""
+
+    async def run(url: str) -> None:
+        if settings.once:
+            async with app.engine(settings, url) as running:
+                done = await app.sweeper(settings, running).run_once()
+                print(" ".join(f"{name}={value}" for name, value in done._asdict().items()))
+            return
+        stopping = asyncio.Event()
+        app.stop_on_signals(stopping)
+        await app.sweep(settings, url, stopping)
+
+    with app.database(settings) as url:
+        _run(run(url))
+    return 0
+
+
+def migrate_database(settings: MigrateSettings) -> int:
+    """Create or upgrade the schema."""
+    with app.database(settings, check=False) as url:
+        if settings.down:
+            migrate.downgrade(url, settings.revision)
+        else:
+            migrate.upgrade(url, settings.revision)
+    print(f"The schema is at revision {settings.revision}.")
+    return 0
+
+
+def verify(settings: DatabaseSettings) -> int:
+    """Check every invariant of every account. Exit code 1 if one is broken."""
+    with app.database(settings) as url:
+        result = audit(url)
+    for violation in result.violations:
+        print(violation)
+    verdict = "every invariant holds" if result.clean else f"{len(result.violations)} violations"
+    print(f"{result.accounts} accounts, {result.entries} entries: {verdict}")
+    return 0 if result.clean else 1
+
+
+class Command(NamedTuple):
+    run: Callable[[Any], int]
+    settings: type[DatabaseSettings]
+    hidden: bool = False
+
+
+COMMANDS = {
+    "serve": Command(serve, ServeSettings),
+    "sweep": Command(sweep, SweepSettings),
+    "migrate": Command(migrate_database, MigrateSettings),
+    "verify": Command(verify, DatabaseSettings),
+    "worker": Command(worker, ServeSettings, hidden=True),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Exit code 2 for a wrong call, 1 for a failure."""
+    name, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
+    if name in ("-V", "--version"):
+        print(f"meterhold-server {version('meterhold')}")
+        return 0
+    command = COMMANDS.get(name)
+    if command is None:
+        return _usage(None if name in ("-h", "--help") else name)
+    settings = _parse(name, command.settings, rest)
+    if settings.print_config:
+        print(settings.printed())
+        return 0
+    configure_logs(settings.log_level, settings.log_format)
+    try:
+        return command.run(settings)
+    except (DatabaseError, EmbeddedPostgresError, Failure, OSError, psycopg.Error) as error:
+        print(f"meterhold-server {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parse(name: str, settings: type[_S], arguments: list[str]) -> _S:
+    named = type(
+        settings.__name__,
+        (settings,),
+        {
+            "__doc__": COMMANDS[name].run.__doc__,
+            "model_config": {"cli_prog_name": f"meterhold-server {name}"},
+        },
+    )
+    try:
+        return named(_cli_parse_args=arguments)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        _fail(name, error)
+
+
+def _fail(name: str, error: ValidationError) -> NoReturn:
+    print(f"meterhold-server {name}: wrong settings", file=sys.stderr)
+    for problem in error.errors(include_url=False, include_context=False):
+        where = ".".join(map(str, problem["loc"]))
+        print(f"  {where + ': ' if where else ''}{problem['msg']}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _usage(unknown: str | None) -> int:
+    out = sys.stderr if unknown else sys.stdout
+    if unknown:
+        print(f"meterhold-server: there is no command {unknown!r}\n", file=out)
+    print("usage: meterhold-server COMMAND [OPTIONS]\n\ncommands:", file=out)
+    for name, command in COMMANDS.items():
+        if not command.hidden:
+            print(f"  {name:<9} {(command.run.__doc__ or '').splitlines()[0]}", file=out)
+    print("\nmeterhold-server COMMAND --help lists a command's options.", file=out)
+    return 2 if unknown else 0
+
+
+def _run(main_coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run in uvloop where there is one: about a fifth more calls a second."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main_coroutine)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main_coroutine)

@@ -1,0 +1,149 @@
+"""Settings: from flags, then the environment (METERHOLD_…), then these defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from meterhold_server.batching.lane import LaneLimits
+from meterhold_server.core.model import Rules
+from meterhold_server.rpc.handlers import LogCalls
+
+PREFIX = "METERHOLD_"
+
+
+LogFormat = Literal["auto", "json", "console"]
+"""JSON lines for programs, `console` for people; `auto` is `console` on a terminal, else JSON."""
+
+
+class DatabaseSettings(BaseSettings):
+    """Which database, and how to log."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        env_ignore_empty=True,
+        extra="ignore",
+    )
+
+    database_url: Annotated[
+        SecretStr | None,
+        Field(description="libpq URL of a PostgreSQL 15 to 18; without one, an embedded server"),
+    ] = None
+    data_directory: Annotated[
+        Path | None, Field(description="where the embedded PostgreSQL keeps its data")
+    ] = None
+    allow_unsafe_database: Annotated[
+        bool, Field(description="accept a database that may lose commits in a crash; for tests")
+    ] = False
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    log_format: LogFormat = "auto"
+    print_config: Annotated[bool, Field(description="print the settings and exit")] = False
+
+    def printed(self) -> str:
+        """The settings as environment variables, without secrets."""
+        shown = self.model_dump(mode="json", exclude={"print_config"})
+        lines = (f"{PREFIX}{name.upper()}={_text(value)}" for name, value in shown.items())
+        return "\n".join(lines)
+
+
+class EngineSettings(DatabaseSettings):
+    """The lanes and the rules."""
+
+    namespace: Annotated[
+        str, Field(min_length=1, max_length=64, description="the tenant that callers belong to")
+    ] = "default"
+    lanes: Annotated[PositiveInt, Field(le=64, description="writers in a process")] = 1
+    batch_operations_max: Annotated[PositiveInt, Field(le=10_000)] = 256
+    queue_operations_max: PositiveInt = 4096
+    queue_wait_seconds_max: PositiveFloat = 2.0
+    ttl_default_seconds: PositiveInt = 900
+    ttl_max_seconds: PositiveInt = 604_800
+    settle_grace_seconds: PositiveInt = 86_400
+    sweep_interval_seconds: PositiveFloat = 0.5
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(
+            timedelta(seconds=self.ttl_default_seconds),
+            timedelta(seconds=self.ttl_max_seconds),
+            timedelta(seconds=self.settle_grace_seconds),
+        )
+
+    @property
+    def lane_limits(self) -> LaneLimits:
+        return LaneLimits(
+            batch_operations_max=self.batch_operations_max,
+            queue_operations_max=self.queue_operations_max,
+            queue_wait_seconds_max=self.queue_wait_seconds_max,
+        )
+
+    @model_validator(mode="after")
+    def _ttl_in_order(self) -> EngineSettings:
+        if self.ttl_default_seconds > self.ttl_max_seconds:
+            raise ValueError("ttl_default_seconds is more than ttl_max_seconds")
+        return self
+
+
+class ServeSettings(EngineSettings):
+    """The server."""
+
+    address: Annotated[
+        str, Field(description="host:port to listen on; port 0 takes a free one")
+    ] = "127.0.0.1:7717"
+    workers: Annotated[PositiveInt, Field(le=256, description="server processes on the port")] = 1
+    sweep: Annotated[bool, Field(description="sweep in this server")] = True
+    reflection: Annotated[bool, Field(description="serve gRPC reflection")] = True
+    log_calls: Annotated[LogCalls, Field(description="which finished calls to log")] = "failed"
+    tls_certificate: Annotated[Path | None, Field(description="PEM file, the whole chain")] = None
+    tls_private_key: Annotated[Path | None, Field(description="PEM file")] = None
+    allow_plaintext: Annotated[
+        bool, Field(description="listen without TLS on an address that is not loopback")
+    ] = False
+    drain_notice_seconds: Annotated[
+        float, Field(ge=0, description="from NOT_SERVING to refusing calls, for balancers")
+    ] = 0.0
+    drain_grace_seconds: Annotated[PositiveFloat, Field(description="for running calls")] = 20.0
+
+    @model_validator(mode="after")
+    def _closed_by_default(self) -> ServeSettings:
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("tls_certificate and tls_private_key go together")
+        if self.tls_certificate or self.allow_plaintext or _is_loopback(self.address):
+            return self
+        raise ValueError(
+            f"address {self.address} is not loopback and there is no TLS: set tls_certificate and "
+            "tls_private_key, or allow_plaintext if the network is trusted"
+        )
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The two parts of host:port or [host]:port. Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(address: str) -> bool:
+    host, _ = host_and_port(address)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)

@@ -1,0 +1,36 @@
+"""Structured logs on standard error: a JSON object or a readable line per event. No bodies."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import orjson
+import structlog
+
+from meterhold_server.config import LogFormat
+
+
+def configure_logs(level: str, log_format: LogFormat) -> None:
+    """Set up structlog for this process."""
+    people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if people:
+        ends: list[structlog.types.Processor] = [structlog.dev.ConsoleRenderer()]
+    else:
+        ends = [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event).decode()),
+        ]
+    structlog.configure(
+        processors=[*shared, *ends],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

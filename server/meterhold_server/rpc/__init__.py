@@ -1,0 +1,1 @@
+"""The wire: requests to operations, outcomes to responses, errors to statuses. No rules."""

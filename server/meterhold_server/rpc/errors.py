@@ -1,0 +1,144 @@
+"""Errors to statuses: the one table from reason to gRPC code, and the details of each error.
+
+Every error carries exactly one google.rpc.ErrorInfo; see meterhold/v1/error_reason.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from meterhold_server.batching.failures import Failure
+from meterhold_server.core.outcomes import Rejected
+from meterhold_server.rpc.validation import InvalidRequest, Violation
+
+DOMAIN: Final = "meterhold"
+DETAILS_KEY: Final = "grpc-status-details-bin"
+
+CODES: Final = {
+    "INVALID_FIELD": grpc.StatusCode.INVALID_ARGUMENT,
+    "AMOUNT_OUT_OF_RANGE": grpc.StatusCode.OUT_OF_RANGE,
+    "BALANCE_OUT_OF_RANGE": grpc.StatusCode.OUT_OF_RANGE,
+    "INSUFFICIENT_CREDITS": grpc.StatusCode.FAILED_PRECONDITION,
+    "RESERVATION_SETTLED": grpc.StatusCode.FAILED_PRECONDITION,
+    "RESERVATION_RELEASED": grpc.StatusCode.FAILED_PRECONDITION,
+    "RESERVATION_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
+    "RESERVATION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "ENTRY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "IDEMPOTENCY_MISMATCH": grpc.StatusCode.ALREADY_EXISTS,
+    "OVERLOADED": grpc.StatusCode.UNAVAILABLE,
+    "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
+    "DATABASE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
+    "OUTCOME_UNKNOWN": grpc.StatusCode.UNAVAILABLE,
+    "LEDGER_BEHIND": grpc.StatusCode.UNAVAILABLE,
+    "DEADLINE_PASSED": grpc.StatusCode.DEADLINE_EXCEEDED,
+    "INTERNAL": grpc.StatusCode.INTERNAL,
+}
+
+_MESSAGES: Final = {
+    "INSUFFICIENT_CREDITS": "{available_micros} micros are available and {required_micros} are "
+    "required; top up, or ask for at most {reservable_micros}",
+    "BALANCE_OUT_OF_RANGE": "{field} would pass {limit_micros} micros",
+    "RESERVATION_NOT_FOUND": "the account has no reservation {reservation_id!r}",
+    "RESERVATION_SETTLED": "reservation {reservation_id!r} was settled at {end_time}",
+    "RESERVATION_RELEASED": "reservation {reservation_id!r} was released at {end_time}; "
+    "charge the work with Debit",
+    "RESERVATION_EXPIRED": "reservation {reservation_id!r} expired at {end_time}",
+    "ENTRY_NOT_FOUND": "the account has no entry of that seq or key",
+    "IDEMPOTENCY_MISMATCH": "this key was used for another request: {field} was {original!r}; "
+    "send the original request, or a new key",
+    "LEDGER_BEHIND": "the ledger has reached seq {ledger_seq}, and {min_seq} was asked for",
+}
+
+
+class Refusal(Exception):
+    """A definite answer other than a success: nothing happened, and nothing will."""
+
+    def __init__(
+        self, reason: str, details: Mapping[str, Any], retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(_MESSAGES[reason].format(**details))
+        self.reason = reason
+        self.details = details
+        self.retry_after_seconds = retry_after_seconds
+
+
+def refusal_of(rejected: Rejected) -> Refusal | InvalidRequest:
+    """The error that a rejection by the core is told as."""
+    if rejected.reason == "INVALID_FIELD":
+        details = rejected.details
+        return InvalidRequest([Violation(details["field"], details["description"])])
+    return Refusal(rejected.reason, rejected.details)
+
+
+class ErrorStatus(NamedTuple):
+    """What the caller is sent: a code, a message, and the serialized google.rpc.Status."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    details: bytes
+
+
+def status_of(
+    error: InvalidRequest | Refusal | Failure, request_id: str, *, retried: bool = False
+) -> ErrorStatus:
+    """The status of an error. `retried`: the transport has sent the request before.
+
+    Then a failure of this attempt says nothing of those before it, and neither does `applied`.
+    """
+    extra: list[Message] = []
+    applied = "NO"
+    if isinstance(error, InvalidRequest):
+        too_large = all(violation.too_large for violation in error.violations)
+        reason = "AMOUNT_OUT_OF_RANGE" if too_large else "INVALID_FIELD"
+        metadata = {"fields": ",".join(violation.field for violation in error.violations)}
+        extra.append(_bad_request(error.violations))
+    elif isinstance(error, Refusal):
+        reason = error.reason
+        metadata = {_camel(name): _text(value) for name, value in error.details.items()}
+    else:
+        reason = error.reason.value
+        metadata = {"errorId": error.error_id} if error.error_id else {}
+        applied = "UNKNOWN" if error.applied is None or retried else "NO"
+    retry_after = getattr(error, "retry_after_seconds", None)
+    if retry_after is not None:
+        extra.append(RetryInfo(retry_delay=_duration(retry_after)))
+    info = ErrorInfo(reason=reason, domain=DOMAIN, metadata={"applied": applied, **metadata})
+    code = CODES[reason]
+    status = Status(code=code.value[0], message=str(error))
+    for detail in (info, *extra, RequestInfo(request_id=request_id)):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return ErrorStatus(code, str(error), reason, status.SerializeToString())
+
+
+def _bad_request(violations: list[Violation]) -> BadRequest:
+    return BadRequest(
+        field_violations=[
+            BadRequest.FieldViolation(field=v.field, description=v.description) for v in violations
+        ]
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    nanos = round(seconds * 1e9)
+    return Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,151 @@
+"""How a call passes: its bytes are parsed, its method is run, and whatever goes wrong is told.
+
+The handlers are made from the services' descriptors, so that no method can be forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal, NamedTuple
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from meterhold_server.batching import failures
+from meterhold_server.batching.failures import Failure
+from meterhold_server.rpc.errors import DETAILS_KEY, ErrorStatus, Refusal, status_of
+from meterhold_server.rpc.service import Context
+from meterhold_server.rpc.validation import InvalidRequest, Violation
+
+REQUEST_BYTES_MAX: Final = 64 * 1024
+"""The largest message that is looked at. Any valid request is far smaller."""
+
+REQUEST_ID_KEY: Final = "x-request-id"
+_PREVIOUS_ATTEMPTS_KEY: Final = "grpc-previous-rpc-attempts"
+
+_log = structlog.get_logger(__name__)
+
+Behavior = Callable[[Any, Context], Awaitable[Any]]
+
+
+LogCalls = Literal["none", "failed", "all"]
+"""Which finished calls are logged. `failed` are those that failed by no fault of the caller."""
+
+
+class Malformed(NamedTuple):
+    """What stands for a request that could not be parsed."""
+
+    description: str
+
+
+def generic_handler(
+    service: ServiceDescriptor, servicer: object, log_calls: LogCalls
+) -> grpc.GenericRpcHandler:
+    """Handlers for every method of a service. All of them are unary."""
+    handlers = {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            _behavior(method.name, getattr(servicer, method.name), log_calls),
+            request_deserializer=_deserializer(method),
+            response_serializer=_serialize,
+        )
+        for method in service.methods
+    }
+    return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+
+def _deserializer(method: MethodDescriptor) -> Callable[[bytes], Any]:
+    parse = GetMessageClass(method.input_type).FromString
+
+    def deserialize(data: bytes) -> Any:
+        if len(data) > REQUEST_BYTES_MAX:
+            return Malformed(f"has {len(data)} bytes, at most {REQUEST_BYTES_MAX} are allowed")
+        try:
+            return parse(data)
+        except DecodeError:
+            return Malformed("is not a message of this method, or has text that is not UTF-8")
+
+    return deserialize
+
+
+def _serialize(response: Message) -> bytes:
+    return response.SerializeToString()
+
+
+def _behavior(method: str, run: Behavior, log_calls: LogCalls) -> Behavior:
+    log_all = log_calls == "all"
+
+    async def call(request: Any, context: Context) -> Any:
+        started = time.perf_counter()
+        try:
+            if isinstance(request, Malformed):
+                raise InvalidRequest([Violation("request", request.description)])
+            response = await run(request, context)
+        except (InvalidRequest, Refusal, Failure) as error:
+            await _tell(context, method, error, started, log_calls)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await _tell(context, method, _bug(error), started, log_calls)
+        else:
+            if log_all:
+                _log_call(method, _request_id(_metadata(context)), "OK", "", started)
+            return response
+
+    return call
+
+
+def _bug(error: Exception) -> Failure:
+    """An error that nobody expected: its cause goes to the log, its id to the caller."""
+    error_id = secrets.token_hex(8)
+    _log.error("call_failed", error_id=error_id, exc_info=error)
+    failure = failures.internal(error_id)
+    failure.applied = None
+    return failure
+
+
+async def _tell(
+    context: Context,
+    method: str,
+    error: InvalidRequest | Refusal | Failure,
+    started: float,
+    log_calls: LogCalls,
+) -> None:
+    metadata = _metadata(context)
+    request_id = _request_id(metadata)
+    status = status_of(error, request_id, retried=_PREVIOUS_ATTEMPTS_KEY in metadata)
+    ours = isinstance(error, Failure)
+    if log_calls == "all" or (ours and log_calls == "failed"):
+        _log_call(method, request_id, status.code.name, status.reason, started)
+    await _abort(context, status, request_id)
+
+
+async def _abort(context: Context, status: ErrorStatus, request_id: str) -> None:
+    trailing = ((DETAILS_KEY, status.details), (REQUEST_ID_KEY, request_id))
+    await context.abort(status.code, status.message, trailing)
+
+
+def _metadata(context: Context) -> dict[str, str]:
+    return {key: str(value) for key, value in context.invocation_metadata() or ()}
+
+
+def _request_id(metadata: dict[str, str]) -> str:
+    """The caller's id of the request if it sent a sane one, else a new one."""
+    given = metadata.get(REQUEST_ID_KEY, "")
+    return given if 0 < len(given) <= 128 and given.isprintable() else secrets.token_hex(8)
+
+
+def _log_call(method: str, request_id: str, code: str, reason: str, started: float) -> None:
+    _log.info(
+        "call",
+        method=method,
+        request_id=request_id,
+        code=code,
+        reason=reason,
+        milliseconds=round((time.perf_counter() - started) * 1000, 2),
+    )

@@ -1,0 +1,102 @@
+"""MeteringService: convert, submit, convert back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final, TypeVar
+
+from meterhold.v1 import metering_service_pb2 as pb
+from meterhold.v1.metering_service_pb2_grpc import MeteringServiceServicer
+from meterhold_server.core import model
+from meterhold_server.core.model import AccountKey, account_id_of
+from meterhold_server.core.operations import Operation
+from meterhold_server.core.outcomes import (
+    Debited,
+    Extended,
+    Granted,
+    Outcome,
+    Released,
+    Reserved,
+    Settled,
+)
+from meterhold_server.rpc import requests, responses
+from meterhold_server.rpc.errors import Refusal
+from meterhold_server.rpc.requests import account_key
+from meterhold_server.rpc.service import Context, Service
+from meterhold_server.rpc.validation import Fields
+from meterhold_server.storage.pages import read_live_lots
+
+MIN_SEQ_WAIT_SECONDS: Final = 2.0
+_MIN_SEQ_POLL_SECONDS: Final = 0.02
+
+_O = TypeVar("_O", bound=Outcome)
+
+
+class MeteringServicer(MeteringServiceServicer):
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
+        operation = requests.reserve(request, self._service.caller)
+        return responses.reserve(await self._submit(operation, context, Reserved))
+
+    async def Settle(self, request: pb.SettleRequest, context: Context) -> pb.SettleResponse:
+        operation = requests.settle(request, self._service.caller)
+        return responses.settle(await self._submit(operation, context, Settled))
+
+    async def Release(self, request: pb.ReleaseRequest, context: Context) -> pb.ReleaseResponse:
+        operation = requests.release(request, self._service.caller)
+        return responses.release(await self._submit(operation, context, Released))
+
+    async def Extend(self, request: pb.ExtendRequest, context: Context) -> pb.ExtendResponse:
+        operation = requests.extend(request, self._service.caller)
+        return responses.extend(await self._submit(operation, context, Extended))
+
+    async def Debit(self, request: pb.DebitRequest, context: Context) -> pb.DebitResponse:
+        operation = requests.debit(request, self._service.caller)
+        return responses.debit(await self._submit(operation, context, Debited))
+
+    async def DebitOnce(
+        self, request: pb.DebitOnceRequest, context: Context
+    ) -> pb.DebitOnceResponse:
+        operation = requests.debit_once(request, self._service.caller)
+        return responses.debit_once(await self._submit(operation, context, Debited))
+
+    async def GrantOnce(
+        self, request: pb.GrantOnceRequest, context: Context
+    ) -> pb.GrantOnceResponse:
+        operation = requests.grant_once(request, self._service.caller)
+        return responses.grant_once(await self._submit(operation, context, Granted))
+
+    async def Balance(self, request: pb.BalanceRequest, context: Context) -> pb.BalanceResponse:
+        fields = Fields()
+        account = account_key(fields, request, self._service.caller)
+        min_seq = fields.count("min_seq", request.min_seq)
+        fields.done()
+        balance = await self._balance_at(account, min_seq, context)
+        lots: list[Any] = []
+        if request.include_lots:
+            lots = await self._service.reader.run(read_live_lots, account_id_of(account))
+        return pb.BalanceResponse(
+            balance=responses.balance(balance), lots=[responses.lot(lot) for lot in lots]
+        )
+
+    async def _submit(self, operation: Operation, context: Context, expected: type[_O]) -> _O:
+        outcome = await self._service.submit(operation, context)
+        assert isinstance(outcome, expected)
+        return outcome
+
+    async def _balance_at(
+        self, account: AccountKey, min_seq: int, context: Context
+    ) -> model.Balance:
+        """The balance once the ledger has reached `min_seq`; a replica may take a while."""
+        give_up = time.monotonic() + MIN_SEQ_WAIT_SECONDS
+        while True:
+            balance = await self._service.current_balance(account, context)
+            if balance.seq >= min_seq:
+                return balance
+            if time.monotonic() > give_up:
+                details = {"ledger_seq": balance.seq, "min_seq": min_seq}
+                raise Refusal("LEDGER_BEHIND", details, retry_after_seconds=0.5)
+            await asyncio.sleep(_MIN_SEQ_POLL_SECONDS)

@@ -1,0 +1,237 @@
+"""Requests to operations. Raises InvalidRequest, naming every field that is wrong."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple, Protocol
+
+from meterhold.v1 import metering_service_pb2 as pb
+from meterhold.v1 import types_pb2
+from meterhold_server.core.model import AccountKey, LotCategory, OnExpiry, Overage, Rules
+from meterhold_server.core.operations import (
+    Debit,
+    DebitOnce,
+    Extend,
+    GrantOnce,
+    Release,
+    Reserve,
+    Settle,
+)
+from meterhold_server.rpc.validation import (
+    ACCOUNT_CHARACTERS_MAX,
+    ID_CHARACTERS_MAX,
+    KEY_CHARACTERS_MAX,
+    LEGACY_KEYS_MAX,
+    PRIORITY_MAX,
+    UNIT_CHARACTERS_MAX,
+    Fields,
+)
+
+UNIT_DEFAULT: Final = "credits"
+PRIORITY_DEFAULT: Final = 50
+
+_ON_EXPIRY: Final[dict[int, OnExpiry | None]] = {
+    types_pb2.ON_EXPIRY_UNSPECIFIED: None,
+    types_pb2.ON_EXPIRY_RELEASE: OnExpiry.RELEASE,
+    types_pb2.ON_EXPIRY_CHARGE: OnExpiry.CHARGE,
+}
+_SETTLE_OVERAGE: Final[dict[int, Overage | None]] = {
+    types_pb2.OVERAGE_UNSPECIFIED: Overage.CAP,
+    types_pb2.OVERAGE_CAP: Overage.CAP,
+    types_pb2.OVERAGE_OVERDRAFT: Overage.OVERDRAFT,
+    types_pb2.OVERAGE_REJECT: Overage.REJECT,
+}
+_DEBIT_OVERAGE: Final[dict[int, Overage | None]] = {
+    types_pb2.OVERAGE_UNSPECIFIED: Overage.REJECT,
+    types_pb2.OVERAGE_OVERDRAFT: Overage.OVERDRAFT,
+    types_pb2.OVERAGE_REJECT: Overage.REJECT,
+}
+_CATEGORY: Final[dict[int, LotCategory | None]] = {
+    types_pb2.LOT_CATEGORY_UNSPECIFIED: LotCategory.PAID,
+    types_pb2.LOT_CATEGORY_PROMOTIONAL: LotCategory.PROMOTIONAL,
+    types_pb2.LOT_CATEGORY_PAID: LotCategory.PAID,
+}
+
+
+class Caller(NamedTuple):
+    """Who calls, as far as a request's meaning depends on it, and the server's rules."""
+
+    namespace: str
+    rules: Rules
+
+
+class _OfAccount(Protocol):
+    @property
+    def account(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+
+
+class _OfReservation(_OfAccount, Protocol):
+    @property
+    def reservation_id(self) -> str: ...
+
+
+def account_key(fields: Fields, request: _OfAccount, caller: Caller) -> AccountKey:
+    """The account that a request names, in the namespace of its caller."""
+    return AccountKey(
+        caller.namespace,
+        fields.text("account", request.account, ACCOUNT_CHARACTERS_MAX),
+        fields.text("unit", request.unit, UNIT_CHARACTERS_MAX, required=False) or UNIT_DEFAULT,
+    )
+
+
+def reservation_id(fields: Fields, request: _OfReservation) -> str:
+    return fields.text("reservation_id", request.reservation_id, ID_CHARACTERS_MAX)
+
+
+def reserve(request: pb.ReserveRequest, caller: Caller) -> Reserve:
+    fields = Fields()
+    operation = Reserve(
+        account_key(fields, request, caller),
+        reservation_id(fields, request),
+        fields.amount("amount_micros", request.amount_micros, least=1),
+        fields.duration("ttl", request.ttl, caller.rules.ttl_max),
+        fields.amount("min_amount_micros", request.min_amount_micros),
+        fields.amount("min_available_micros", request.min_available_micros),
+        fields.one_of("on_expiry", request.on_expiry, _ON_EXPIRY) or OnExpiry.RELEASE,
+        fields.labels("labels", request.labels),
+        fields.metadata("metadata", request.metadata),
+    )
+    if operation.min_amount_micros > operation.amount_micros > 0:
+        fields.wrong("min_amount_micros", "is more than amount_micros")
+    fields.done()
+    return operation
+
+
+def settle(request: pb.SettleRequest, caller: Caller) -> Settle:
+    fields = Fields()
+    operation = Settle(
+        account_key(fields, request, caller),
+        reservation_id(fields, request),
+        fields.amount("amount_micros", request.amount_micros),
+        request.keep_open,
+        fields.text(
+            "capture_id", request.capture_id, ID_CHARACTERS_MAX, required=request.keep_open
+        ),
+        fields.one_of("overage", request.overage, _SETTLE_OVERAGE) or Overage.CAP,
+        fields.labels("labels", request.labels),
+        fields.usage("usage", request.usage),
+        fields.metadata("metadata", request.metadata),
+    )
+    if operation.capture_id and not operation.keep_open:
+        fields.wrong("capture_id", "goes with keep_open only; a final settle needs no id")
+    fields.done()
+    return operation
+
+
+def release(request: pb.ReleaseRequest, caller: Caller) -> Release:
+    fields = Fields()
+    operation = Release(account_key(fields, request, caller), reservation_id(fields, request))
+    fields.done()
+    return operation
+
+
+def extend(request: pb.ExtendRequest, caller: Caller) -> Extend:
+    fields = Fields()
+    operation = Extend(
+        account_key(fields, request, caller),
+        reservation_id(fields, request),
+        fields.duration("ttl", request.ttl, caller.rules.ttl_max),
+        fields.amount("add_amount_micros", request.add_amount_micros),
+        fields.one_of("on_expiry", request.on_expiry, _ON_EXPIRY),
+        fields.text(
+            "extend_id",
+            request.extend_id,
+            ID_CHARACTERS_MAX,
+            required=request.add_amount_micros != 0,
+        ),
+    )
+    if not (request.HasField("ttl") or request.add_amount_micros or request.on_expiry):
+        fields.wrong("ttl", "nothing to do: set ttl, add_amount_micros or on_expiry")
+    fields.done()
+    return operation
+
+
+def debit(request: pb.DebitRequest, caller: Caller) -> Debit:
+    fields = Fields()
+    operation = Debit(
+        account_key(fields, request, caller),
+        request_id=fields.text("request_id", request.request_id, ID_CHARACTERS_MAX, required=False),
+        **_charge(fields, request),
+    )
+    fields.done()
+    return operation
+
+
+def debit_once(request: pb.DebitOnceRequest, caller: Caller) -> DebitOnce:
+    fields = Fields()
+    operation = DebitOnce(
+        account_key(fields, request, caller),
+        idempotency_key=fields.text("idempotency_key", request.idempotency_key, KEY_CHARACTERS_MAX),
+        **_charge(fields, request),
+    )
+    fields.done()
+    return operation
+
+
+def grant_once(request: pb.GrantOnceRequest, caller: Caller) -> GrantOnce:
+    fields = Fields()
+    operation = GrantOnce(
+        account_key(fields, request, caller),
+        fields.text("idempotency_key", request.idempotency_key, KEY_CHARACTERS_MAX),
+        fields.amount("amount_micros", request.amount_micros, least=1),
+        _legacy_keys(fields, request),
+        fields.note("reason", request.reason, 256),
+        fields.one_of("category", request.category, _CATEGORY) or LotCategory.PAID,
+        _priority(fields, request),
+        fields.time("expire_time", request.expire_time)
+        if request.HasField("expire_time")
+        else None,
+        _cash(fields, request.cash) if request.HasField("cash") else None,
+        _source(fields, request.source),
+        fields.labels("labels", request.labels),
+        fields.metadata("metadata", request.metadata),
+    )
+    fields.done()
+    return operation
+
+
+def _charge(fields: Fields, request: pb.DebitRequest | pb.DebitOnceRequest) -> dict[str, Any]:
+    return {
+        "amount_micros": fields.amount("amount_micros", request.amount_micros, least=1),
+        "overage": fields.one_of("overage", request.overage, _DEBIT_OVERAGE) or Overage.REJECT,
+        "labels": fields.labels("labels", request.labels),
+        "usage": fields.usage("usage", request.usage),
+        "metadata": fields.metadata("metadata", request.metadata),
+    }
+
+
+def _priority(fields: Fields, request: pb.GrantOnceRequest) -> int:
+    if not request.HasField("priority"):
+        return PRIORITY_DEFAULT
+    return fields.count("priority", request.priority, PRIORITY_MAX)
+
+
+def _legacy_keys(fields: Fields, request: pb.GrantOnceRequest) -> tuple[str, ...]:
+    keys = tuple(request.legacy_keys)
+    if len(keys) > LEGACY_KEYS_MAX:
+        fields.wrong("legacy_keys", f"has {len(keys)} keys, at most {LEGACY_KEYS_MAX} are allowed")
+    for number, key in enumerate(keys):
+        fields.text(f"legacy_keys[{number}]", key, KEY_CHARACTERS_MAX)
+    return keys
+
+
+def _cash(fields: Fields, cash: types_pb2.Cash) -> dict[str, Any]:
+    code = cash.currency_code
+    if not (len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()):
+        fields.wrong("cash.currency_code", "is not three capital letters")
+    return {"currency_code": code, "minor_units": cash.minor_units}
+
+
+def _source(fields: Fields, source: types_pb2.Source) -> dict[str, Any] | None:
+    bytes_max = {"provider": 128, "order_id": 255, "store_id": 128, "variant_id": 128}
+    found = {descriptor.name: value for descriptor, value in source.ListFields()}
+    for name, most in bytes_max.items():
+        if name in found:
+            fields.note(f"source.{name}", found[name], most)
+    return found or None

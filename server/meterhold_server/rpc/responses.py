@@ -1,0 +1,189 @@
+"""Outcomes to responses."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import orjson
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from meterhold.v1 import metering_service_pb2 as pb
+from meterhold.v1 import types_pb2
+from meterhold_server.core.model import Balance, Entry, EntryKind, Lot, Reservation
+from meterhold_server.core.outcomes import (
+    Debited,
+    Extended,
+    Granted,
+    Released,
+    Reserved,
+    Settled,
+)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_KIND: Final = {kind: types_pb2.EntryKind.Value(f"ENTRY_KIND_{kind}") for kind in EntryKind}
+
+
+def timestamp(time: datetime) -> Timestamp:
+    since = time - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def balance(of: Balance) -> types_pb2.Balance:
+    remaining = of.remaining_micros
+    return types_pb2.Balance(
+        ledger_seq=of.seq,
+        available_micros=remaining - of.held_micros,
+        held_micros=of.held_micros,
+        remaining_micros=remaining,
+        granted_micros=of.granted_micros,
+        spent_micros=of.spent_micros,
+        expired_micros=of.expired_micros,
+        revoked_micros=of.revoked_micros,
+        refunded_micros=of.refunded_micros,
+        debt_micros=of.debt_micros,
+        credit_limit_micros=of.credit_limit_micros,
+    )
+
+
+def entry(of: Entry) -> types_pb2.Entry:
+    message = types_pb2.Entry(
+        seq=of.seq,
+        kind=_KIND[of.kind],
+        amount_micros=of.amount_micros,
+        remaining_after_micros=of.remaining_after_micros,
+        create_time=timestamp(of.create_time),
+        reservation_id=of.reservation_id,
+        key=of.key,
+        related_seq=of.related_seq,
+        reason=of.reason,
+    )
+    if of.labels:
+        message.labels.update(of.labels)
+    if of.usage:
+        message.usage.CopyFrom(types_pb2.Usage(**of.usage))
+    if of.metadata:
+        message.metadata.CopyFrom(_struct(of.metadata))
+    return message
+
+
+def lot(of: Lot) -> types_pb2.Lot:
+    return types_pb2.Lot(
+        seq=of.seq,
+        granted_micros=of.granted_micros,
+        available_micros=of.available_micros,
+        held_micros=of.held_micros,
+        priority=of.priority,
+        category=types_pb2.LotCategory.Value(f"LOT_CATEGORY_{of.category}"),
+        expire_time=timestamp(of.expire_time) if of.expire_time else None,
+        create_time=timestamp(of.create_time),
+        idempotency_key=of.idempotency_key,
+        cash=types_pb2.Cash(**of.cash) if of.cash else None,
+        source=types_pb2.Source(**of.source) if of.source else None,
+    )
+
+
+def reservation(of: Reservation) -> types_pb2.Reservation:
+    return types_pb2.Reservation(
+        reservation_id=of.reservation_id,
+        state=types_pb2.ReservationState.Value(f"RESERVATION_STATE_{of.state}"),
+        held_micros=of.open_micros if of.active else 0,
+        reserved_micros=of.reserved_micros,
+        captured_micros=of.captured_micros,
+        released_micros=of.released_micros,
+        expiry_charged_micros=of.expiry_charged_micros,
+        on_expiry=types_pb2.OnExpiry.Value(f"ON_EXPIRY_{of.on_expiry}"),
+        expire_time=timestamp(of.expire_time),
+        create_time=timestamp(of.create_time),
+        end_time=timestamp(of.end_time) if of.end_time else None,
+        late=of.late,
+        ttl=_duration(of.ttl),
+        labels=of.labels or {},
+        metadata=_struct(of.metadata) if of.metadata else None,
+    )
+
+
+def reserve(outcome: Reserved) -> pb.ReserveResponse:
+    return pb.ReserveResponse(
+        balance=balance(outcome.balance),
+        held_micros=outcome.held_micros,
+        expire_time=timestamp(outcome.expire_time),
+        created=not outcome.replayed,
+        replayed=outcome.replayed,
+    )
+
+
+def settle(outcome: Settled) -> pb.SettleResponse:
+    return pb.SettleResponse(
+        balance=balance(outcome.balance),
+        charged_micros=outcome.charged_micros,
+        from_hold_micros=outcome.from_hold_micros,
+        overage_micros=outcome.overage_micros,
+        shortfall_micros=outcome.shortfall_micros,
+        released_micros=outcome.released_micros,
+        late=outcome.late,
+        replayed=outcome.replayed,
+        entry_seq=outcome.entry_seq,
+    )
+
+
+def release(outcome: Released) -> pb.ReleaseResponse:
+    return pb.ReleaseResponse(
+        balance=balance(outcome.balance),
+        changed=outcome.changed,
+        reservation=reservation(outcome.reservation),
+    )
+
+
+def extend(outcome: Extended) -> pb.ExtendResponse:
+    return pb.ExtendResponse(
+        balance=balance(outcome.balance),
+        held_micros=outcome.held_micros,
+        expire_time=timestamp(outcome.expire_time),
+        on_expiry=types_pb2.OnExpiry.Value(f"ON_EXPIRY_{outcome.on_expiry}"),
+        replayed=outcome.replayed,
+    )
+
+
+def debit(outcome: Debited) -> pb.DebitResponse:
+    return pb.DebitResponse(
+        balance=balance(outcome.balance),
+        status=_debit_status(outcome),
+        entry=entry(outcome.entry),
+        replayed=outcome.replayed,
+    )
+
+
+def debit_once(outcome: Debited) -> pb.DebitOnceResponse:
+    return pb.DebitOnceResponse(
+        balance=balance(outcome.balance),
+        status=_debit_status(outcome),
+        entry=entry(outcome.entry),
+        replayed=outcome.replayed,
+    )
+
+
+def grant_once(outcome: Granted) -> pb.GrantOnceResponse:
+    return pb.GrantOnceResponse(
+        balance=balance(outcome.balance),
+        entry=entry(outcome.entry),
+        debt_repaid_micros=outcome.debt_repaid_micros,
+        replayed=outcome.replayed,
+    )
+
+
+def _debit_status(outcome: Debited) -> pb.DebitStatus.ValueType:
+    return pb.DEBIT_STATUS_REPLAYED if outcome.replayed else pb.DEBIT_STATUS_DEBITED
+
+
+def _duration(length: timedelta) -> Duration:
+    return Duration(seconds=length.days * 86_400 + length.seconds, nanos=length.microseconds * 1000)
+
+
+def _struct(text: str) -> Struct:
+    message = Struct()
+    message.update(orjson.loads(text))
+    return message

@@ -1,0 +1,93 @@
+"""The gRPC server: options, health, reflection, and a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, NamedTuple
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from meterhold.v1 import ledger_service_pb2, metering_service_pb2
+from meterhold_server.rpc.handlers import LogCalls, generic_handler
+from meterhold_server.rpc.ledger import LedgerServicer
+from meterhold_server.rpc.metering import MeteringServicer
+from meterhold_server.rpc.service import Service
+
+_METERING: Final = metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"]
+_LEDGER: Final = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
+
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 1),
+    # Above what a request may have, so that a message that is too large is told so in our words.
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.max_send_message_length", 32 * 1024 * 1024),
+    ("grpc.max_concurrent_streams", 1000),
+    # Clients may ping every 20 s, and idle ones too: the default is one ping in five minutes.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Connections are renewed now and then, or clients would never find servers added behind a name.
+    ("grpc.max_connection_age_ms", 30 * 60_000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
+    ("grpc.server_handshake_timeout_ms", 5_000),
+)
+
+
+class Tls(NamedTuple):
+    """PEM bytes of the server's certificate chain and private key."""
+
+    certificate: bytes
+    private_key: bytes
+
+
+class RpcServer:
+    """Make it, `start` it, and `stop` it once, all in one event loop."""
+
+    def __init__(self, service: Service, *, reflect: bool, log_calls: LogCalls) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers(
+            (
+                generic_handler(_METERING, MeteringServicer(service), log_calls),
+                generic_handler(_LEDGER, LedgerServicer(service), log_calls),
+            )
+        )
+        if reflect:
+            names = (_METERING.full_name, _LEDGER.full_name, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+
+    def listen(self, address: str, tls: Tls | None) -> int:
+        """Bind. Answers the port. Raises OSError if the address cannot be had."""
+        try:
+            if tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                credentials = grpc.ssl_server_credentials([(tls.private_key, tls.certificate)])
+                port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: is it in use? ({error})") from error
+        if port == 0:
+            raise OSError(f"cannot listen on {address}: is it in use?")
+        return int(port)
+
+    async def start(self) -> None:
+        await self._server.start()
+        await self.set_healthy(True)
+
+    async def set_healthy(self, healthy: bool) -> None:
+        """Say SERVING or NOT_SERVING, for the server and each service."""
+        status: Any = health_pb2.HealthCheckResponse.ServingStatus
+        value = status.SERVING if healthy else status.NOT_SERVING
+        for name in ("", _METERING.full_name, _LEDGER.full_name):
+            await self._health.set(name, value)
+
+    async def stop(self, *, notice_seconds: float, grace_seconds: float) -> None:
+        """Drain: say NOT_SERVING, wait for balancers to notice, then for running calls to end."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(notice_seconds)
+        await self._server.stop(grace_seconds)

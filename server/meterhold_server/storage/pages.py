@@ -1,0 +1,188 @@
+"""Reads: one account, and keyset pages of its ledger, reservations and lots.
+
+A page is found by the key after which it begins, never by counting: its cost does not depend on how
+much came before. Reads take no locks and see one snapshot per statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Column, Select, Table, and_, bindparam, cast, func, select, tuple_
+from sqlalchemy import Text as SqlText
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from meterhold_server.core.funds import spend_key
+from meterhold_server.core.model import (
+    Account,
+    ClaimKind,
+    Entry,
+    EntryKind,
+    Lot,
+    Reservation,
+    ReservationState,
+)
+from meterhold_server.storage.load import Connection
+from meterhold_server.storage.rows import account_from, entry_from, lot_from, reservation_from
+from meterhold_server.storage.statements import compiled
+from meterhold_server.storage.tables import account, claim, entry, lot, reservation
+
+LOTS_WITH_BALANCE_MAX: Final = 1000
+
+
+class AccountRead(NamedTuple):
+    """An account as it stands, and the database's time at which it was read."""
+
+    account: Account
+    now: datetime
+
+
+def _of(table: Table) -> Any:
+    return table.c.account_id == bindparam("account_id", type_=table.c.account_id.type)
+
+
+_ACCOUNT: Final = compiled(select(func.clock_timestamp(), account).where(_of(account)))
+_LIVE_LOTS: Final = compiled(select(lot).where(_of(lot), lot.c.live))
+_RESERVATION: Final = compiled(
+    select(reservation).where(
+        _of(reservation), reservation.c.reservation_id == bindparam("reservation_id", type_=SqlText)
+    )
+)
+_ENTRY: Final = compiled(
+    select(entry).where(_of(entry), entry.c.seq == bindparam("seq", type_=entry.c.seq.type))
+)
+_ENTRY_BY_KEY: Final = compiled(
+    select(entry)
+    .select_from(claim)
+    .join(entry, and_(entry.c.account_id == claim.c.account_id, entry.c.seq == claim.c.entry_seq))
+    .where(
+        claim.c.namespace == bindparam("namespace", type_=SqlText),
+        claim.c.kind == bindparam("kind", type_=SqlText),
+        claim.c.key == bindparam("key", type_=SqlText),
+        _of(entry),
+    )
+)
+
+
+def read_account(connection: Connection, account_id: str) -> AccountRead | None:
+    """One row by primary key, whatever the length of the ledger. None if there is no account."""
+    row = connection.execute(_ACCOUNT, {"account_id": account_id}, prepare=True).fetchone()
+    return AccountRead(account_from(row[1:]), row[0]) if row else None
+
+
+def read_live_lots(connection: Connection, account_id: str) -> list[Lot]:
+    """The lots with something left, in spend order, at most `LOTS_WITH_BALANCE_MAX`."""
+    rows = connection.execute(_LIVE_LOTS, {"account_id": account_id}, prepare=True).fetchall()
+    return sorted(map(lot_from, rows), key=spend_key)[:LOTS_WITH_BALANCE_MAX]
+
+
+def read_reservation(
+    connection: Connection, account_id: str, reservation_id: str
+) -> Reservation | None:
+    wanted = {"account_id": account_id, "reservation_id": reservation_id}
+    row = connection.execute(_RESERVATION, wanted, prepare=True).fetchone()
+    return reservation_from(row) if row else None
+
+
+def read_entry(connection: Connection, account_id: str, seq: int) -> Entry | None:
+    wanted = {"account_id": account_id, "seq": seq}
+    row = connection.execute(_ENTRY, wanted, prepare=True).fetchone()
+    return entry_from(row) if row else None
+
+
+def read_entry_by_key(
+    connection: Connection, namespace: str, kind: ClaimKind, key: str, account_id: str
+) -> Entry | None:
+    """The entry that a key of the namespace made, if it made it in this account."""
+    wanted = {"namespace": namespace, "kind": kind.value, "key": key, "account_id": account_id}
+    row = connection.execute(_ENTRY_BY_KEY, wanted, prepare=True).fetchone()
+    return entry_from(row) if row else None
+
+
+def page_of_entries(
+    connection: Connection,
+    account_id: str,
+    *,
+    kinds: Sequence[EntryKind],
+    oldest_first: bool,
+    after_seq: int | None,
+    limit: int,
+) -> list[Entry]:
+    """Up to `limit` entries of some kinds (none = all), from the one after `after_seq` on."""
+    query = _page("entry", ("seq",), "kind", bool(kinds), not oldest_first, after_seq is not None)
+    wanted = {
+        "account_id": account_id,
+        "seq": after_seq,
+        "values": [kind.value for kind in kinds],
+        "limit": limit,
+    }
+    return [entry_from(row) for row in connection.execute(query, wanted).fetchall()]
+
+
+def page_of_reservations(
+    connection: Connection,
+    account_id: str,
+    *,
+    states: Sequence[ReservationState],
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Reservation]:
+    """Up to `limit` reservations in some states (none = all), newest first."""
+    key = ("create_time", "reservation_id")
+    query = _page("reservation", key, "state", bool(states), True, after is not None)
+    create_time, reservation_id = after or (None, None)
+    wanted = {
+        "account_id": account_id,
+        "create_time": create_time,
+        "reservation_id": reservation_id,
+        "values": [state.value for state in states],
+        "limit": limit,
+    }
+    return [reservation_from(row) for row in connection.execute(query, wanted).fetchall()]
+
+
+def page_of_lots(
+    connection: Connection,
+    account_id: str,
+    *,
+    include_spent: bool,
+    after_seq: int | None,
+    limit: int,
+) -> list[Lot]:
+    """Up to `limit` lots, newest first; only those with something left unless `include_spent`."""
+    column = None if include_spent else "live"
+    query = _page("lot", ("seq",), column, False, True, after_seq is not None)
+    wanted = {"account_id": account_id, "seq": after_seq, "limit": limit}
+    return [lot_from(row) for row in connection.execute(query, wanted).fetchall()]
+
+
+@lru_cache(maxsize=64)
+def _page(
+    table_name: str,
+    key: tuple[str, ...],
+    filtered: str | None,
+    by_values: bool,
+    newest_first: bool,
+    after: bool,
+) -> str:
+    """The SQL of a page: an account's rows in key order, from a key on, by a column's values.
+
+    A `filtered` column without values is a boolean one that must be true.
+    """
+    table = {"entry": entry, "reservation": reservation, "lot": lot}[table_name]
+    columns: list[Column[Any]] = [table.c[name] for name in key]
+    query: Select[Any] = select(table).where(_of(table))
+    if by_values and filtered:
+        values = cast(bindparam("values"), ARRAY(SqlText))
+        query = query.where(table.c[filtered] == func.any(values))
+    elif filtered == "live":
+        query = query.where(table.c.live)
+    if after:
+        start = tuple_(*(bindparam(column.name, type_=column.type) for column in columns))
+        here = tuple_(*columns)
+        query = query.where(here < start if newest_first else here > start)
+    order = [column.desc() if newest_first else column.asc() for column in columns]
+    return compiled(query.order_by(*order).limit(bindparam("limit")))

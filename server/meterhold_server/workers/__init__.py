@@ -1,0 +1,1 @@
+"""Loops in the background. They have no rules of their own: they submit operations."""

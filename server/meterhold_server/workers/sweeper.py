@@ -1,0 +1,103 @@
+"""The sweeper: brings due accounts to the engine, so that what nobody touches expires too.
+
+Any number may run, in any process: expiring is decided under the account's lock, by the same code
+as for every caller, and so happens once and never early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import NamedTuple
+
+import structlog
+
+from meterhold_server.batching.engine import Engine
+from meterhold_server.batching.failures import Failure
+from meterhold_server.batching.reader import Reader
+from meterhold_server.core.operations import Expire
+from meterhold_server.core.outcomes import Expired
+from meterhold_server.storage.due import due_accounts
+
+_log = structlog.get_logger(__name__)
+
+
+class Sweep(NamedTuple):
+    """What one run did. `lag_seconds` is how long the oldest due account had waited."""
+
+    accounts: int = 0
+    holds_released: int = 0
+    holds_charged: int = 0
+    lots_expired: int = 0
+    lag_seconds: float = 0.0
+
+    def plus(self, other: Sweep) -> Sweep:
+        return Sweep(
+            self.accounts + other.accounts,
+            self.holds_released + other.holds_released,
+            self.holds_charged + other.holds_charged,
+            self.lots_expired + other.lots_expired,
+            max(self.lag_seconds, other.lag_seconds),
+        )
+
+
+class Sweeper:
+    """Sweeps every `interval_seconds`, and at once again while there is more than one batch."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        reader: Reader,
+        *,
+        interval_seconds: float = 0.5,
+        batch_accounts_max: int = 500,
+    ) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._interval_seconds = interval_seconds
+        self._batch_accounts_max = batch_accounts_max
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to sweep in the background."""
+        self._task = asyncio.create_task(self._loop())
+
+    async def stop(self) -> None:
+        """End after the run that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def run_once(self) -> Sweep:
+        """Sweep all that is due now, batch by batch. Raises Failure if the database is away."""
+        total = Sweep()
+        while True:
+            sweep = await self._run_batch()
+            total = total.plus(sweep)
+            if sweep.accounts < self._batch_accounts_max:
+                return total
+
+    async def _run_batch(self) -> Sweep:
+        due = await self._reader.run(due_accounts, self._batch_accounts_max)
+        outcomes = await asyncio.gather(*(self._engine.submit(Expire(d.account)) for d in due))
+        expired = [outcome for outcome in outcomes if isinstance(outcome, Expired)]
+        return Sweep(
+            len(due),
+            sum(outcome.holds_released for outcome in expired),
+            sum(outcome.holds_charged for outcome in expired),
+            sum(outcome.lots_expired for outcome in expired),
+            max((d.lag_seconds for d in due), default=0.0),
+        )
+
+    async def _loop(self) -> None:
+        while True:
+            try:
+                sweep = await self.run_once()
+            except Failure as failure:
+                _log.warning("sweep_failed", reason=failure.reason.value, error=str(failure))
+            else:
+                if sweep.accounts:
+                    _log.info("swept", **sweep._asdict())
+            await asyncio.sleep(self._interval_seconds)

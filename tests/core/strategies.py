@@ -1,0 +1,205 @@
+"""Random operations, from pools so small that replays, conflicts and expiries are frequent."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from meterhold_server.core.model import (
+    AccountKey,
+    LotCategory,
+    OnExpiry,
+    Overage,
+)
+from meterhold_server.core.operations import (
+    Debit,
+    DebitOnce,
+    Expire,
+    Extend,
+    GrantOnce,
+    Operation,
+    Release,
+    Reserve,
+    Settle,
+)
+
+from .book import ALICE, START, Book, grant
+
+LAW: Final = settings(max_examples=300, deadline=None, print_blob=True)
+"""How hard the laws are tried that everything rests on."""
+
+SIDE_LAW: Final = settings(LAW, max_examples=120)
+"""The same for those that say more about less."""
+
+BOB: Final = AccountKey("live", "bob", "credits")
+ACCOUNTS: Final = (ALICE, BOB)
+
+accounts = st.sampled_from([ALICE] * 7 + [BOB])
+amounts = st.sampled_from([1, 2, 5, 10, 10, 20, 30, 50, 100])
+amounts_or_zero = st.one_of(st.just(0), amounts)
+reservation_ids = st.sampled_from(["job", "job", "job", "run", "run", "task", "walk"])
+keys = st.sampled_from(["k1", "k2", "k3", "k4"])
+step_ids = st.sampled_from(["a", "b"])
+MINUTE: Final = timedelta(minutes=1)
+HOUR: Final = timedelta(hours=1)
+ttls = st.sampled_from([None, MINUTE, MINUTE, 10 * MINUTE, HOUR, 48 * HOUR])
+pauses = st.sampled_from(
+    [timedelta()] * 16
+    + [timedelta(microseconds=1), timedelta(seconds=59), MINUTE, MINUTE, 10 * MINUTE]
+    + [HOUR, 23 * HOUR, 48 * HOUR]
+)
+expire_times = st.sampled_from(
+    [None, None, None, *(START + span for span in (MINUTE, 10 * MINUTE, 25 * HOUR, 240 * HOUR))]
+)
+overages = st.sampled_from(Overage)
+debit_overages = st.sampled_from([Overage.REJECT, Overage.REJECT, Overage.OVERDRAFT])
+labels = st.sampled_from([None, {"run": "r1"}])
+usages = st.sampled_from([None, None, None, {"model": "m"}])
+
+reserves = st.builds(
+    Reserve,
+    accounts,
+    reservation_ids,
+    amounts,
+    ttl=ttls,
+    min_amount_micros=st.sampled_from([0, 0, 1]),
+    min_available_micros=st.sampled_from([0, 0, 20]),
+    on_expiry=st.sampled_from(OnExpiry),
+    labels=labels,
+)
+settles = st.builds(
+    Settle,
+    accounts,
+    reservation_ids,
+    amounts_or_zero,
+    overage=overages,
+    labels=labels,
+    usage=usages,
+)
+captures = st.builds(
+    Settle,
+    accounts,
+    reservation_ids,
+    amounts_or_zero,
+    keep_open=st.just(True),
+    capture_id=step_ids,
+    overage=overages,
+    usage=usages,
+)
+releases = st.builds(Release, accounts, reservation_ids)
+extends = st.builds(
+    Extend,
+    accounts,
+    reservation_ids,
+    ttl=ttls,
+    add_amount_micros=amounts_or_zero,
+    on_expiry=st.one_of(st.none(), st.sampled_from(OnExpiry)),
+    extend_id=st.one_of(st.just(""), step_ids),
+)
+debits = st.builds(
+    Debit,
+    accounts,
+    amounts,
+    overage=debit_overages,
+    request_id=st.one_of(st.just(""), keys),
+    labels=labels,
+)
+debits_once = st.builds(
+    DebitOnce,
+    accounts,
+    keys,
+    amounts,
+    overage=debit_overages,
+    usage=usages,
+)
+grants = st.builds(
+    GrantOnce,
+    accounts,
+    keys,
+    amounts,
+    legacy_keys=st.lists(keys, max_size=2).map(tuple),
+    reason=st.sampled_from(["", "", "gift"]),
+    category=st.sampled_from(LotCategory),
+    priority=st.sampled_from([0, 10, 50]),
+    expire_time=expire_times,
+)
+# A grant under a key of its own, without which most accounts would stay empty.
+fresh_grants = st.builds(
+    GrantOnce,
+    accounts,
+    st.uuids().map(str),
+    st.sampled_from([30, 60, 100]),
+    category=st.sampled_from(LotCategory),
+    expire_time=expire_times,
+)
+expires = st.builds(Expire, accounts)
+
+_WEIGHTS: Final[dict[st.SearchStrategy[Operation], int]] = {
+    expires: 1,
+    fresh_grants: 3,
+    grants: 3,
+    reserves: 8,
+    settles: 4,
+    captures: 4,
+    releases: 1,
+    extends: 3,
+    debits: 2,
+    debits_once: 2,
+}
+# Drawn in two steps: `one_of` would not weigh its alternatives.
+operations: st.SearchStrategy[Operation] = st.sampled_from(
+    [strategy for strategy, weight in _WEIGHTS.items() for _ in range(weight)]
+).flatmap(lambda strategy: strategy)
+
+
+Step = tuple[timedelta, Operation]
+"""An operation, and the pause before it."""
+
+
+class Batch(NamedTuple):
+    """Operations that are decided together, and the pause before them."""
+
+    pause: timedelta
+    operations: list[Operation]
+
+
+def _with_repetitions(drawn: list[tuple[timedelta, Operation, int]]) -> list[Step]:
+    """Let some steps say again what was said some steps before."""
+    steps: list[Step] = []
+    for pause, operation, back in drawn:
+        again = steps[-back][1] if 0 < back <= len(steps) else operation
+        steps.append((pause, again))
+    return steps
+
+
+def _in_batches(script: list[Step]) -> list[Batch]:
+    """Decide together what has no pause in between."""
+    batches: list[Batch] = []
+    for pause, operation in script:
+        if pause or not batches:
+            batches.append(Batch(pause, []))
+        batches[-1].operations.append(operation)
+    return batches
+
+
+scripts = st.lists(
+    st.tuples(pauses, operations, st.sampled_from([0] * 8 + [1, 3])), min_size=15, max_size=40
+).map(_with_repetitions)
+batches = scripts.map(_in_batches)
+
+
+@st.composite
+def books(draw: st.DrawFn) -> Book:
+    """Accounts that have a grant already or do not exist yet, some with credit."""
+    book = Book()
+    for key in ACCOUNTS:
+        amount = draw(st.sampled_from([100, 40, 0]))
+        if amount:
+            expire_time = draw(expire_times)
+            book.do(grant(f"first-{key.account}", amount, account=key, expire_time=expire_time))
+        if draw(st.booleans()):
+            book.allow_credit(draw(st.sampled_from([25, 1000])), holds=draw(st.booleans()), key=key)
+    return book
