@@ -59,6 +59,9 @@ proto: $(PROTO_READY) ## Regenerate client/meterhold/v1 from proto/
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" python -m grpc_tools.protoc -Iproto --python_out=client --mypy_out=quiet:client proto/meterhold/v1/*.proto
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" python -m grpc_tools.protoc -Iproto --grpc_python_out=client --mypy_grpc_out=quiet:client proto/meterhold/v1/*_service.proto
 
+bench: $(READY) ## Measure calls a second beside a server that does nothing
+	$(BIN)/python -m benchmarks
+
 proto-check: $(PROTO_READY) ## Lint the protos and prove that the generated code is fresh
 	$(PROTO_BIN)/buf lint
 	$(PROTO_BIN)/buf format --diff --exit-code
@@ -74,9 +77,9 @@ format: $(READY) ## Format the sources
 
 lock: ## Renew the lock files with the newest versions
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	cd $(CURDIR) && for job in "dev --extra server --extra embedded --group dev" "server --extra server" "proto --group proto"; do set -- $$job; name=$$1; shift; \
+	cd $(CURDIR) && for job in "dev --extra server --extra embedded --group dev" "server --extra server" "build --group build" "proto --group proto"; do set -- $$job; name=$$1; shift; \
 	  .venv-lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-	  --python-version 3.11 "$$@" $$(test $$name = proto || echo pyproject.toml) --output-file lock/$$name.txt; done
+	  --python-version 3.11 "$$@" $$(case $$name in dev|server) echo pyproject.toml;; esac) --output-file lock/$$name.txt; done
 	rm -rf .venv-lock
 
 clean: ## Remove what the targets made; ledgers of `make serve` stay

@@ -569,11 +569,11 @@ class Reservation(_message.Message):
     reserved_micros: _builtins.int
     """All that was ever put on hold for it: by Reserve and by growth."""
     captured_micros: _builtins.int
-    """All that was charged for it by Settle, less what a late settle gave back."""
+    """All that Settle charged for it, beyond what its expiry had charged already."""
     released_micros: _builtins.int
     """All that went back to the account when it ended."""
     expiry_charged_micros: _builtins.int
-    """What was charged because it expired with ON_EXPIRY_CHARGE."""
+    """What was charged because it expired with ON_EXPIRY_CHARGE, less what a late settle gave back."""
     on_expiry: Global___OnExpiry.ValueType
     """What becomes of it at `expire_time`."""
     late: _builtins.bool

@@ -1,0 +1,1 @@
+"""Benchmarks: what the service does a second beside what a server that does nothing does."""
