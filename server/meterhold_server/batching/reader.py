@@ -17,12 +17,19 @@ from meterhold_server.storage.load import Connection
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+_READ_SECONDS = 0.0005
+"""About what a read takes; for the advice when to come back."""
+
 
 class Reader:
     """Runs reads of `storage` off the event loop. One that lost its connection is tried again."""
 
-    def __init__(self, database_url: str, *, threads: int = 2) -> None:
+    def __init__(
+        self, database_url: str, *, threads: int = 2, waiting_reads_max: int = 1000
+    ) -> None:
         self._database_url = database_url
+        self._waiting = 0
+        self._waiting_reads_max = waiting_reads_max
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._local = threading.local()
         self._connections: list[Connection] = []
@@ -33,11 +40,21 @@ class Reader:
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
-        """Call `read(connection, …)` in a thread. Raises Failure if the database is away."""
+        """Call `read(connection, …)` in a thread.
+
+        Raises Failure if the database is away, or at once if too many reads wait already.
+        """
+        if self._waiting >= self._waiting_reads_max:
+            raise failures.overloaded(self._waiting, self._waiting * _READ_SECONDS)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._threads, lambda: self._read(lambda connection: read(connection, *args, **kwargs))
-        )
+        self._waiting += 1
+        try:
+            return await loop.run_in_executor(
+                self._threads,
+                lambda: self._read(lambda connection: read(connection, *args, **kwargs)),
+            )
+        finally:
+            self._waiting -= 1
 
     async def close(self) -> None:
         """Let running reads end, then close the connections."""

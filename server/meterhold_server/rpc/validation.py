@@ -6,6 +6,7 @@ every caller's generated code, in every language.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -34,6 +35,7 @@ PRIORITY_MAX: Final = 1000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMESTAMP_SECONDS_MAX: Final = 253_402_300_799  # 9999-12-31T23:59:59Z
 _INT64_MAX: Final = 2**63 - 1
+_ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -153,7 +155,7 @@ class Fields:
             self.wrong(
                 field, f"has {len(text)} bytes as JSON, at most {METADATA_BYTES_MAX} allowed"
             )
-        if b"\\u0000" in text:
+        if _ESCAPED_NUL.search(text):
             self.wrong(field, "contains NUL")
         return text.decode()
 
