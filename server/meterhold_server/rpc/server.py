@@ -19,6 +19,8 @@ from meterhold_server.rpc.service import Service
 _METERING: Final = metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"]
 _LEDGER: Final = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
 
+_NAMES: Final = (_METERING.full_name, _LEDGER.full_name)
+
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 1),
     # Above what a request may have, so that a message that is too large is told so in our words.
@@ -58,7 +60,11 @@ class RpcServer:
             )
         )
         if reflect:
-            names = (_METERING.full_name, _LEDGER.full_name, reflection.SERVICE_NAME)
+            names = (
+                *_NAMES,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            )
             reflection.enable_server_reflection(names, self._server)
 
     def listen(self, address: str, tls: Tls | None) -> int:
@@ -83,7 +89,7 @@ class RpcServer:
         """Say SERVING or NOT_SERVING, for the server and each service."""
         status: Any = health_pb2.HealthCheckResponse.ServingStatus
         value = status.SERVING if healthy else status.NOT_SERVING
-        for name in ("", _METERING.full_name, _LEDGER.full_name):
+        for name in ("", *_NAMES):
             await self._health.set(name, value)
 
     async def stop(self, *, notice_seconds: float, grace_seconds: float) -> None:
