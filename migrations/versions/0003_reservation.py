@@ -74,6 +74,7 @@ def upgrade() -> None:
         "reservation",
         ["account_id", "create_time", "reservation_id"],
         unique=False,
+        postgresql_where=sa.text("create_time > '-infinity'::timestamptz"),
     )
 
 

@@ -25,17 +25,20 @@ _log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def database(settings: DatabaseSettings, *, check: bool = True) -> Iterator[str]:
+def database(
+    settings: DatabaseSettings, *, check: bool = True, writes: bool = True
+) -> Iterator[str]:
     """The URL of the database to use: the one that is set, or that of an embedded server.
 
-    The embedded one is started and migrated, and stopped at the end unless others use it. Raises
-    DatabaseError if the database must not be used, EmbeddedPostgresError, and psycopg.Error.
+    The embedded one is started and migrated, and stopped at the end unless others use it. Without
+    `writes` a database that may lose commits will do. Raises DatabaseError if the database must not
+    be used, EmbeddedPostgresError, and psycopg.Error.
     """
     unsafe = settings.allow_unsafe_database
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
         if check:
-            check_database(url, allow_unsafe=unsafe)
+            check_database(url, allow_unsafe=unsafe or not writes)
         yield url
         return
     server = EmbeddedPostgres.start(settings.data_directory, durable=not unsafe)

@@ -62,7 +62,8 @@ def audit(database_url: str) -> Audit:
     """
     connection = connect_reader(database_url)
     with connection:
-        connection.execute("SET statement_timeout = 0")
+        for setting in ("statement_timeout", "enable_seqscan", "enable_bitmapscan"):
+            connection.execute(f"RESET {setting}")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         result = Audit()
         lots = _Groups(connection, lot, "seq", lot_from)
@@ -127,7 +128,7 @@ class _Groups:
 
 
 def _claim_violations(connection: psycopg.Connection[Any]) -> Iterator[str]:
-    """Claims whose entry is missing, and keyed entries that no claim names."""
+    """Claims whose entry is missing."""
     for table in (claim, account_claim):
         its_entry = (entry.c.account_id == table.c.account_id) & (entry.c.seq == table.c.entry_seq)
         lost = (
@@ -141,7 +142,7 @@ def _claim_violations(connection: psycopg.Connection[Any]) -> Iterator[str]:
 
 
 def _stream(connection: psycopg.Connection[Any], name: str, query: Select[Any]) -> Iterator[Any]:
-    cursor = connection.cursor(name=f"audit_{name}")
-    cursor.itersize = _ROWS_FETCHED
-    cursor.execute(compiled(query))
-    yield from cursor
+    with connection.cursor(name=f"audit_{name}") as cursor:
+        cursor.itersize = _ROWS_FETCHED
+        cursor.execute(compiled(query))
+        yield from cursor

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -16,6 +20,9 @@ from meterhold_server.storage.tables import APPLICATION_ROLE, REVISION
 VERSION_MIN = 15
 VERSION_MAX = 18
 
+CONNECT_SECONDS = 5
+"""How long a connection may take to be opened, and then again to be set up."""
+
 # Lanes look rows up by key and nothing else. A plan made while a table was empty must not become a
 # scan of it when it has grown, and planning again for each batch would cost more than the batch.
 _LANE_SETTINGS = {
@@ -28,8 +35,12 @@ _LANE_SETTINGS = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
+# A page reads an index from a key on and stops: collecting and sorting all of an account's rows
+# first looks cheap to a planner only while it believes that there are few.
 _READ_SETTINGS = {
     "statement_timeout": "10s",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "default_transaction_read_only": "on",
     "jit": "off",
 }
@@ -56,7 +67,7 @@ def connect(url: str, settings: dict[str, str] | None = None) -> Connection:
     connection = psycopg.connect(
         url,
         autocommit=True,
-        connect_timeout=5,
+        connect_timeout=CONNECT_SECONDS,
         keepalives_idle=10,
         keepalives_interval=5,
         keepalives_count=3,
@@ -67,12 +78,42 @@ def connect(url: str, settings: dict[str, str] | None = None) -> Connection:
         connection.adapters.register_loader("uuid", _UuidText)
         set_json_loads(orjson.loads, connection)
         wanted = {"role": APPLICATION_ROLE, "timezone": "UTC"} | (settings or {})
-        for name, value in wanted.items():
-            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        with severed_if_silent(connection):
+            for name, value in wanted.items():
+                connection.execute("SELECT set_config(%s, %s, false)", (name, value))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def sever(connection: Connection) -> None:
+    """Cut the line, from any thread: whoever waits for the database gets an error at once."""
+    try:
+        line = socket.socket(fileno=os.dup(connection.fileno()))
+    except (OSError, psycopg.Error):
+        return
+    with line:
+        try:
+            line.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+
+
+@contextmanager
+def severed_if_silent(connection: Connection) -> Iterator[None]:
+    """Sever a connection that does not get through the block in `CONNECT_SECONDS`.
+
+    No setting bounds the wait for a line that takes everything and answers nothing, as behind a
+    proxy whose server froze.
+    """
+    timer = threading.Timer(CONNECT_SECONDS, sever, (connection,))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def connect_lane(url: str) -> Connection:

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Column, Select, Table, and_, bindparam, cast, func, select, tuple_
+from sqlalchemy import Column, Select, Table, and_, bindparam, cast, func, select, text, tuple_
 from sqlalchemy import Text as SqlText
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -28,7 +28,14 @@ from meterhold_server.core.model import (
 from meterhold_server.storage.load import Connection
 from meterhold_server.storage.rows import account_from, entry_from, lot_from, reservation_from
 from meterhold_server.storage.statements import compiled
-from meterhold_server.storage.tables import account, claim, entry, lot, reservation
+from meterhold_server.storage.tables import (
+    PAGED_RESERVATIONS,
+    account,
+    claim,
+    entry,
+    lot,
+    reservation,
+)
 
 LOTS_WITH_BALANCE_MAX: Final = 1000
 
@@ -175,6 +182,8 @@ def _page(
     table = {"entry": entry, "reservation": reservation, "lot": lot}[table_name]
     columns: list[Column[Any]] = [table.c[name] for name in key]
     query: Select[Any] = select(table).where(_of(table))
+    if table is reservation:
+        query = query.where(text(PAGED_RESERVATIONS))
     if by_values and filtered:
         values = cast(bindparam("values"), ARRAY(SqlText))
         query = query.where(table.c[filtered] == func.any(values))

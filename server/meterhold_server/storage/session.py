@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import Final
 
 import psycopg
 from psycopg.errors import Diagnostic
 from psycopg.pq import TransactionStatus
 
-from meterhold_server.storage.connection import connect_lane
+from meterhold_server.storage.connection import connect_lane, sever, severed_if_silent
 
 # The timeline is part of the name of the WAL file being written. It grows at a failover, and then
 # the number of a transaction may have been given to another one.
 _TIMELINE: Final = "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 _STATUS: Final = f"SELECT pg_xact_status(%s::text::xid8), ({_TIMELINE})"
+# Its commit waits for the synchronous standbys, if there are any, and so for all commits before it.
+# A commit whose wait for them was broken off is known as committed, and may be lost in a failover.
+_REPLICATED: Final = "SELECT pg_logical_emit_message(true, 'meterhold', '')"
 _SUCCESSFUL_WITH_DOUBT: Final = "01000"
 
 
@@ -28,7 +29,12 @@ class Session:
         self.connection.add_notice_handler(self._notice)
         # A commit came with a warning: done here, perhaps not on the synchronous standby.
         self.doubtful = False
-        row = self.connection.execute(_TIMELINE).fetchone()  # type: ignore[arg-type, unused-ignore]
+        try:
+            with severed_if_silent(self.connection):
+                row = self.connection.execute(_TIMELINE).fetchone()  # type: ignore[arg-type, unused-ignore]
+        except BaseException:
+            self.close()
+            raise
         self.timeline = str(row[0]) if row else ""
 
     def transaction_committed(self, transaction_id: str, timeline: str) -> bool | None:
@@ -40,7 +46,11 @@ class Session:
         status, now_on = row or (None, None)
         if now_on != timeline:
             return None
-        return {"committed": True, "aborted": False}.get(str(status))
+        if status == "committed":
+            self.doubtful = False
+            self.connection.execute(_REPLICATED)
+            return None if self.doubtful else True
+        return False if status == "aborted" else None
 
     def leave_transaction(self) -> None:
         """Roll back what is open; close the connection if even that fails."""
@@ -54,15 +64,7 @@ class Session:
 
     def sever(self) -> None:
         """Cut the line, from any thread: whoever waits for the database gets an error at once."""
-        try:
-            line = socket.socket(fileno=os.dup(self.connection.fileno()))
-        except (OSError, psycopg.Error):
-            return
-        with line:
-            try:
-                line.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return
+        sever(self.connection)
 
     def close(self) -> None:
         self.connection.close()
