@@ -79,13 +79,23 @@ async def serve(
     stopping: asyncio.Event,
     *,
     announce: Callable[[str], None],
+    share_port: bool = False,
 ) -> None:
-    """Serve until `stopping` is set, then drain. `announce` is told the address once it answers."""
+    """Serve until `stopping` is set, then drain. `announce` is told the address once it answers.
+
+    `share_port` lets other processes that say so too listen on the same port. Raises OSError if the
+    address is taken.
+    """
     async with engine(settings, url) as running:
         service = Service(
             running.engine, running.reader, Caller(settings.namespace, settings.rules)
         )
-        server = RpcServer(service, reflect=settings.reflection, log_calls=settings.log_calls)
+        server = RpcServer(
+            service,
+            reflect=settings.reflection,
+            log_calls=settings.log_calls,
+            share_port=share_port,
+        )
         host, _ = host_and_port(settings.address)
         port = server.listen(settings.address, _tls(settings))
         sweeping = sweeper(settings, running)

@@ -15,6 +15,8 @@ from pydantic import Field, ValidationError
 from meterhold_server import app
 from meterhold_server.batching.failures import Failure
 from meterhold_server.config import DatabaseSettings, EngineSettings, ServeSettings
+from meterhold_server.demo import DemoError
+from meterhold_server.demo.settings import DemoSettings
 from meterhold_server.embedded import EmbeddedPostgresError
 from meterhold_server.logs import configure_logs
 from meterhold_server.processes import READY_LINE, serve_processes
@@ -22,6 +24,7 @@ from meterhold_server.storage import migrate
 from meterhold_server.storage.audit import audit
 from meterhold_server.storage.connection import DatabaseError
 
+_FAILURES = (DatabaseError, DemoError, EmbeddedPostgresError, Failure, OSError, psycopg.Error)
 _log = structlog.get_logger(__name__)
 _S = TypeVar("_S", bound=DatabaseSettings)
 
@@ -65,7 +68,13 @@ def worker(settings: ServeSettings) -> int:
         stopping = asyncio.Event()
         app.stop_on_signals(stopping)
         asyncio.get_running_loop().add_reader(sys.stdin, stopping.set)
-        await app.serve(settings, url, stopping, announce=lambda _: print(READY_LINE, flush=True))
+        await app.serve(
+            settings,
+            url,
+            stopping,
+            announce=lambda _: print(READY_LINE, flush=True),
+            share_port=True,
+        )
 
     with app.database(settings) as url:
         _run(run(url))
@@ -103,13 +112,20 @@ def migrate_database(settings: MigrateSettings) -> int:
 
 def verify(settings: DatabaseSettings) -> int:
     """Check every invariant of every account. Exit code 1 if one is broken."""
-    with app.database(settings) as url:
+    with app.database(settings, writes=False) as url:
         result = audit(url)
     for violation in result.violations:
         print(violation)
     verdict = "every invariant holds" if result.clean else f"{len(result.violations)} violations"
     print(f"{result.accounts} accounts, {result.entries} entries: {verdict}")
     return 0 if result.clean else 1
+
+
+def demo(settings: DemoSettings) -> int:
+    """Replay a trace of LLM requests against a fresh service and check the books."""
+    from meterhold_server.demo import command
+
+    return command.run(settings)
 
 
 class Command(NamedTuple):
@@ -120,6 +136,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "serve": Command(serve, ServeSettings),
+    "demo": Command(demo, DemoSettings),
     "sweep": Command(sweep, SweepSettings),
     "migrate": Command(migrate_database, MigrateSettings),
     "verify": Command(verify, DatabaseSettings),
@@ -143,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logs(settings.log_level, settings.log_format)
     try:
         return command.run(settings)
-    except (DatabaseError, EmbeddedPostgresError, Failure, OSError, psycopg.Error) as error:
+    except _FAILURES as error:
         print(f"meterhold-server {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

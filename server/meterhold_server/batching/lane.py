@@ -173,6 +173,7 @@ class Lane:
     def _commit(self, batch: list[Waiting]) -> None:
         """Carry a batch out, again if others were in its way. Raises Failure for all of it."""
         operations = [waiting.operation for waiting in batch]
+        lost = False
         for attempt in range(1, self._limits.attempts_max + 1):
             try:
                 outcomes: list[Outcome] | None = transact(
@@ -184,10 +185,13 @@ class Lane:
                 _log.warning(
                     "batch_fault", fault=fault.fault.name, attempt=attempt, error=str(fault)
                 )
+                lost = fault.fault is Fault.LOST
                 outcomes = self._recover(fault, attempt)
             if outcomes is not None:
                 self._answer(list(zip(batch, outcomes, strict=True)))
                 return
+        if lost:
+            raise failures.database_unavailable()
         if len(batch) > 1:
             raise RuntimeError(f"gave up after {self._limits.attempts_max} attempts")
         raise failures.contended()

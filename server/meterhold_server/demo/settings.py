@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from meterhold_server.config import EngineSettings
 
@@ -26,10 +26,12 @@ class DemoSettings(EngineSettings):
     seed: Annotated[int, Field(description="who sends what, who has too little, what crashes")] = (
         2023
     )
-    speed: Annotated[PositiveFloat, Field(description="times faster than the trace")] = 60.0
+    speed: Annotated[float, Field(ge=1, le=100_000, description="times faster than the trace")] = (
+        60.0
+    )
     in_flight_max: Annotated[PositiveInt, Field(description="requests at work at once")] = 64
     output_tokens_max: Annotated[
-        PositiveInt, Field(le=1_000_000_000, description="what a hold assumes will be generated")
+        PositiveInt, Field(le=10_000_000, description="what a hold assumes will be generated")
     ] = 1000
     data_directory: Annotated[
         Path | None, Field(description="not used: the demo makes a folder and removes it")

@@ -15,8 +15,8 @@ from meterhold_server.demo import DemoError
 COLUMNS: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 _OWN_TRACE: Final = "data/azure_llm_conversation_2023_part.csv"
-# Keeps every cost far from the largest amount that a call may move.
-_TOKENS_MAX: Final = 1_000_000_000
+# Keeps costs and working times far from the most that a call may ask for.
+_TOKENS_MAX: Final = 10_000_000
 
 
 class TraceError(DemoError):
@@ -35,7 +35,7 @@ def read_trace(path: Path | None, requests_max: int) -> list[TracedRequest]:
     Raises TraceError, and OSError if the file cannot be opened.
     """
     source = path or resources.files("meterhold_server.demo").joinpath(_OWN_TRACE)
-    with source.open("r", encoding="utf-8-sig", newline="") as lines:
+    with source.open("r", encoding="utf-8-sig") as lines:
         try:
             requests = list(islice(parse_trace(lines, str(source)), requests_max))
         except UnicodeDecodeError as error:

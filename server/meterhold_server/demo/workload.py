@@ -21,7 +21,6 @@ _MICROSECONDS_PER_GENERATED_TOKEN: Final = 30_000
 
 # Over the longest job: what a busy machine may add before a hold expires that should not.
 _SPARE_TIME: Final = timedelta(seconds=3)
-_CENT_MICROS: Final = 10_000
 _WELCOME_DIVISOR: Final = 10
 
 
@@ -127,10 +126,5 @@ def _wallets(random: Random, accounts: int, jobs: Sequence[Job]) -> tuple[Wallet
 
 
 def _wallet(needed_micros: int, scarce: bool) -> Wallet:
-    """Whole cents, at least one: nobody pays a fraction of them."""
-    paid = _whole_cents(needed_micros)
-    return Wallet(paid, _whole_cents(paid // _WELCOME_DIVISOR), scarce)
-
-
-def _whole_cents(micros: int) -> int:
-    return max(1, -(-micros // _CENT_MICROS)) * _CENT_MICROS
+    paid = max(1, needed_micros)
+    return Wallet(paid, max(1, paid // _WELCOME_DIVISOR), scarce)

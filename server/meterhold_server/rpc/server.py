@@ -22,7 +22,6 @@ _LEDGER: Final = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
 _NAMES: Final = (_METERING.full_name, _LEDGER.full_name)
 
 _OPTIONS: Final = (
-    ("grpc.so_reuseport", 1),
     # Above what a request may have, so that a message that is too large is told so in our words.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", 32 * 1024 * 1024),
@@ -49,8 +48,12 @@ class Tls(NamedTuple):
 class RpcServer:
     """Make it, `start` it, and `stop` it once, all in one event loop."""
 
-    def __init__(self, service: Service, *, reflect: bool, log_calls: LogCalls) -> None:
-        self._server = grpc.aio.server(options=_OPTIONS)
+    def __init__(
+        self, service: Service, *, reflect: bool, log_calls: LogCalls, share_port: bool
+    ) -> None:
+        # A port is shared with our own processes only: two servers that do not know of each other
+        # must not split the calls between their databases.
+        self._server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))))
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers(

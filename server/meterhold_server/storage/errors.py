@@ -24,7 +24,7 @@ class Fault(Enum):
 
 
 _RETRY = frozenset({"40001", "40P01", "55P03", "57014", "23505"})
-_REFUSED_CLASSES = frozenset({"0A", "22", "23", "42"})
+_REFUSED_CLASSES = frozenset({"0A", "22", "23", "42", "54"})
 
 
 def fault_before_commit(error: psycopg.Error) -> Fault:
