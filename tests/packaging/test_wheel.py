@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from email import message_from_bytes
@@ -51,7 +52,7 @@ def test_it_has_both_packages_the_migrations_and_the_trace(wheel: ZipFile) -> No
 def test_its_base_is_grpc_and_protobuf(wheel: ZipFile) -> None:
     metadata = message_from_bytes(wheel.read("meterhold-0.1.0.dist-info/METADATA"))
     requirements = metadata.get_all("Requires-Dist", [])
-    base = {line.split(">")[0] for line in requirements if "extra ==" not in line}
+    base = {re.split("[<>=;]", line)[0] for line in requirements if "extra ==" not in line}
     assert base == {"googleapis-common-protos", "grpcio", "protobuf"}
 
 

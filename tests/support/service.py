@@ -30,7 +30,8 @@ async def service(database_url: str, **settings: Any) -> AsyncIterator[str]:
     serving = asyncio.create_task(
         app.serve(wanted, database_url, stopping, announce=address.set_result)
     )
-    await asyncio.wait({serving, address}, return_when=asyncio.FIRST_COMPLETED)
+    first: set[asyncio.Future[Any]] = {serving, address}
+    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     try:
         yield await address
     finally:

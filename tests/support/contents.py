@@ -1,0 +1,72 @@
+"""All that a database says of the accounts of one namespace, row by row or as the core sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Table, Text, bindparam, select
+
+from meterhold_server.core.model import Entry, State
+from meterhold_server.storage.load import Connection
+from meterhold_server.storage.rows import (
+    account_from,
+    claim_from,
+    entry_from,
+    lot_from,
+    reservation_from,
+)
+from meterhold_server.storage.statements import compiled
+from meterhold_server.storage.tables import (
+    account,
+    account_claim,
+    claim,
+    entry,
+    lot,
+    metadata,
+    reservation,
+)
+
+
+def rows(connection: Connection, namespace: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table, in the order of its keys."""
+    return {table.name: _rows(connection, table, namespace) for table in metadata.sorted_tables}
+
+
+def state(connection: Connection, namespace: str) -> State:
+    """The accounts with all their lots, oldest first, and all their reservations and claims."""
+    found = State()
+    for row in _rows(connection, account, namespace):
+        one = account_from(row)
+        found.accounts[one.account_id] = one
+    for row in _rows(connection, lot, namespace):
+        one_lot = lot_from(row)
+        found.accounts[one_lot.account_id].lots.append(one_lot)
+    for row in _rows(connection, reservation, namespace):
+        held = reservation_from(row)
+        found.accounts[held.account_id].reservations[held.reservation_id] = held
+    entries = {(row[0], row[1]): row for row in _rows(connection, entry, namespace)}
+    for table in (claim, account_claim):
+        for row in _rows(connection, table, namespace):
+            named = dict(zip((c.name for c in table.c), row, strict=True))
+            its_entry = entries.get((named["account_id"], named["entry_seq"]), [None])
+            scope = next(iter(table.primary_key)).name
+            used = claim_from(
+                [
+                    *(named[name] for name in ("kind", scope, "key", "account_id")),
+                    *(named[name] for name in ("request", "answer", "create_time")),
+                    *its_entry,
+                ]
+            )
+            found.claims[used.claim_key] = used
+    return found
+
+
+def ledger(connection: Connection, namespace: str) -> list[Entry]:
+    """All entries, account by account, by `seq`."""
+    return [entry_from(row) for row in _rows(connection, entry, namespace)]
+
+
+def _rows(connection: Connection, table: Table, namespace: str) -> list[tuple[Any, ...]]:
+    own = select(account.c.account_id).where(account.c.namespace == bindparam("of", type_=Text))
+    query = select(table).where(table.c.account_id.in_(own)).order_by(*table.primary_key)
+    return connection.execute(compiled(query), {"of": namespace}).fetchall()
