@@ -64,13 +64,21 @@ class Book:
         return outcomes
 
     def audit(self) -> None:
-        """Fail unless every identity holds for every account and its whole ledger."""
+        """Fail unless every identity holds for every account and its whole ledger.
+
+        And unless the account is written with each of its rows: that is what locks them, and what
+        tells storage that there is something to write.
+        """
         wrong = [
             violation
             for account in self.state.accounts.values()
             for violation in violations(account, self.entries.get(account.account_id, []))
         ]
         assert not wrong, "\n".join(wrong)
+        rows = [*self.written.lots, *self.written.reservations]
+        owners = {account_id for account_id, _ in rows}
+        owners.update(entry.account_id for entry in self.written.entries)
+        assert owners <= set(self.written.accounts), "rows are written without their account"
 
     def wait(self, span: timedelta) -> None:
         self.now += span

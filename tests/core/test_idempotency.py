@@ -37,11 +37,11 @@ def test_a_settle_is_replayed() -> None:
     check("""
         grant   gift 100            | granted 100
         reserve job 60              | held 60
-        settle  job 99              | charged 99 from_hold=60 overage=39 entry=2 available=1
+        settle  job 99              | charged 99 from_hold=60 overage=39 available=1
         grant   more 50             | granted 50
-        settle  job 99              | charged 99 from_hold=60 overage=39 entry=2 available=1 replayed
+        settle  job 99              | charged 99 from_hold=60 overage=39 available=1 replayed
         at      30d
-        settle  job 99              | charged 99 from_hold=60 overage=39 entry=2 available=1 replayed
+        settle  job 99              | charged 99 from_hold=60 overage=39 available=1 replayed
         ledger  GRANT+100 CAPTURE-99 GRANT+50
     """)
 

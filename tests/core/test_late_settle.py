@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from meterhold_server.core.model import Rules
+from meterhold_server.core.model import LotCategory, Rules
 
+from .book import START
 from .table import check
 
 
@@ -271,6 +272,20 @@ def test_a_refund_repays_debt_first() -> None:
     """)
 
 
+def test_of_a_refund_the_lot_that_was_taken_last_repays_the_debt() -> None:
+    check("""
+        grant   paid 20                          | granted 20
+        grant   gift 40 priority=10              | granted 40
+        reserve job 60 ttl=5m on_expiry=charge   | held 60
+        at      6m
+        debit   25 overage=overdraft             | debited 25 debt=25
+        settle  job 20                           | charged 20 from_hold=20 released=40 late
+        entry   5 REFUND+40 parts=2:20,1:20
+        balance available=15 debt=0
+        lots    2:15
+    """)
+
+
 def test_a_refund_of_what_was_owed_forgives_the_debt() -> None:
     check("""
         credit  100 holds
@@ -300,7 +315,7 @@ def test_a_refund_gives_back_what_was_owed_before_what_was_taken_from_lots() -> 
 
 
 def test_a_refund_of_debt_that_a_grant_has_repaid_opens_a_lot_of_its_own() -> None:
-    check("""
+    book = check("""
         credit  100 holds
         reserve job 60 ttl=5m on_expiry=charge       | held 60
         at      6m
@@ -314,6 +329,9 @@ def test_a_refund_of_debt_that_a_grant_has_repaid_opens_a_lot_of_its_own() -> No
         expire                                       | expired lots=1
         lots    3:15
     """)
+    lot = book.account().lots[-1]
+    assert (lot.granted_micros, lot.category, lot.priority) == (15, LotCategory.PAID, 50)
+    assert (lot.create_time, lot.expire_time) == (START + timedelta(minutes=6), None)
 
 
 def test_a_refund_of_debt_that_was_partly_repaid_forgives_the_rest_first() -> None:

@@ -63,10 +63,10 @@ def test_batching_is_invisible(whole: Book, script: list[Batch], data: st.DataOb
     assert whole.entries == cut.entries
 
 
-@LAW
+@SIDE_LAW
 @given(books(), scripts)
 def test_nothing_is_made_or_lost(book: Book, script: list[Step]) -> None:
-    """`Book` checks every identity after each operation."""
+    """`Book` checks every identity after each operation, here and in all other tests."""
     for pause, operation in script:
         book.wait(pause)
         book.do(operation)

@@ -42,6 +42,16 @@ def test_what_is_granted() -> None:
     """)
 
 
+def test_an_account_at_the_bound_can_still_be_spent() -> None:
+    check(f"""
+        grant   a {MAX}                            | granted {MAX}
+        reserve job {MAX}                          | held {MAX}
+        capture job a 10                           | charged 10 from_hold=10
+        settle  job 20                             | charged 20 from_hold=20 released={MAX - 30}
+        debit   {MAX - 30}                         | debited {MAX - 30}
+    """)
+
+
 def test_an_account_that_would_be_created_past_the_bound_is_not() -> None:
     check(f"""
         grant   a {MAX + 1}    | refused BALANCE_OUT_OF_RANGE
@@ -80,6 +90,17 @@ def test_a_late_settle_that_would_refund_past_the_bound() -> None:
         ledger  GRANT+{MAX} EXPIRY_CHARGE-60
         reservation job EXPIRED expiry_charged=60
         settle  job 60                             | charged 60 from_hold=60 late
+    """)
+
+
+def test_what_was_refunded_counts_as_granted() -> None:
+    check(f"""
+        grant   gift {MAX - 10}                    | granted {MAX - 10}
+        reserve job 60 ttl=5m on_expiry=charge     | held 60
+        at      5m
+        settle  job 54                             | charged 54 from_hold=54 released=6 late
+        grant   more 5                             | refused BALANCE_OUT_OF_RANGE
+        grant   more 4                             | granted 4
     """)
 
 

@@ -94,6 +94,10 @@ class Observer:
             "SELECT FROM account WHERE account_id = %s FOR UPDATE", (account_id_of(account),)
         )
 
+    def hold_lock(self, number: int) -> None:
+        """Keep an advisory lock, until `let_go`, for a query to wait for."""
+        self._locking.execute("SELECT pg_advisory_xact_lock(%s)", (number,))
+
     def wait_for_deadlocks(self, seconds: int) -> None:
         """Let the others be the victims of a deadlock that is found sooner than that."""
         self._locking.execute(f"SET deadlock_timeout = '{seconds}s'".encode())

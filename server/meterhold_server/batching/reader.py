@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import psycopg
 
 from meterhold_server.batching import failures
-from meterhold_server.storage.connection import connect_reader
+from meterhold_server.storage.connection import connect_reader, sever
 from meterhold_server.storage.load import Connection
 
 _P = ParamSpec("_P")
@@ -19,6 +19,9 @@ _T = TypeVar("_T")
 
 _READ_SECONDS = 0.0005
 """About what a read takes; for the advice when to come back."""
+
+READ_SECONDS_MAX = 15.0
+"""When a read is given up whose line fell silent. The database itself ends a long one sooner."""
 
 
 class Reader:
@@ -47,14 +50,19 @@ class Reader:
         if self._waiting >= self._waiting_reads_max:
             raise failures.overloaded(self._waiting, self._waiting * _READ_SECONDS)
         loop = asyncio.get_running_loop()
+        under_way = _Read()
+        alarm = loop.call_later(READ_SECONDS_MAX, under_way.give_up)
         self._waiting += 1
         try:
             return await loop.run_in_executor(
                 self._threads,
-                lambda: self._read(lambda connection: read(connection, *args, **kwargs)),
+                lambda: self._read(under_way, lambda connection: read(connection, *args, **kwargs)),
             )
         finally:
             self._waiting -= 1
+            # When the caller was cancelled, the thread goes on, and may need it.
+            if under_way.ended:
+                alarm.cancel()
 
     async def close(self) -> None:
         """Let running reads end, then close the connections."""
@@ -62,15 +70,28 @@ class Reader:
         for connection in self._connections:
             connection.close()
 
-    def _read(self, read: Callable[[Connection], _T]) -> _T:
-        for last in (False, True):
-            try:
-                return read(self._connected())
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                self._local.connection = None
-                if last:
-                    raise failures.database_unavailable() from error
+    def _read(self, under_way: _Read, read: Callable[[Connection], _T]) -> _T:
+        try:
+            for last in (False, True):
+                if under_way.given_up:
+                    raise failures.database_unavailable()
+                try:
+                    under_way.connection = self._connected()
+                    return read(under_way.connection)
+                except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                    self._drop_connection()
+                    too_long = under_way.given_up or isinstance(error, psycopg.errors.QueryCanceled)
+                    if last or too_long:
+                        raise failures.database_unavailable() from error
+        finally:
+            under_way.ended = True
         raise AssertionError("the last try answers or raises")
+
+    def _drop_connection(self) -> None:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        self._local.connection = None
+        if connection is not None:
+            connection.close()
 
     def _connected(self) -> Connection:
         connection: Connection | None = getattr(self._local, "connection", None)
@@ -79,3 +100,17 @@ class Reader:
             self._local.connection = connection
             self._connections = [c for c in self._connections if not c.closed] + [connection]
         return connection
+
+
+class _Read:
+    """A read under way, which the event loop gives up when its thread waits for too long."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.ended = False
+        self.given_up = False
+
+    def give_up(self) -> None:
+        self.given_up = True
+        if self.connection is not None and not self.ended:
+            sever(self.connection)

@@ -17,8 +17,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from meterhold_server.batching import failures
-from meterhold_server.batching.failures import Failure
+from meterhold_server.batching.failures import Failure, FailureReason
 from meterhold_server.rpc.errors import DETAILS_KEY, ErrorStatus, Refusal, status_of
 from meterhold_server.rpc.service import Context
 from meterhold_server.rpc.validation import InvalidRequest, Violation
@@ -104,9 +103,7 @@ def _bug(error: Exception) -> Failure:
     """An error that nobody expected: its cause goes to the log, its id to the caller."""
     error_id = secrets.token_hex(8)
     _log.error("call_failed", error_id=error_id, exc_info=error)
-    failure = failures.internal(error_id)
-    failure.applied = None
-    return failure
+    return Failure(FailureReason.INTERNAL, "a bug in the server", applied=None, error_id=error_id)
 
 
 async def _tell(

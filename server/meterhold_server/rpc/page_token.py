@@ -34,7 +34,7 @@ def encode(filters: tuple[Any, ...], key: tuple[Any, ...]) -> str:
 def decode_seq(fields: Fields, token: str, filters: tuple[Any, ...]) -> int | None:
     """The `seq` that a token carries; None for the first page, or if the token is wrong."""
     match _decode(token, filters):
-        case [int(seq)] if 0 < seq < 2**63:
+        case [int(seq)] if seq is not True and 0 < seq < 2**63:
             return seq
     _refuse(fields, token)
     return None

@@ -6,7 +6,14 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1 import types_pb2
-from meterhold_server.core.model import AccountKey, LotCategory, OnExpiry, Overage, Rules
+from meterhold_server.core.model import (
+    AMOUNT_MICROS_MAX,
+    AccountKey,
+    LotCategory,
+    OnExpiry,
+    Overage,
+    Rules,
+)
 from meterhold_server.core.operations import (
     Debit,
     DebitOnce,
@@ -97,7 +104,7 @@ def reserve(request: pb.ReserveRequest, caller: Caller) -> Reserve:
         fields.labels("labels", request.labels),
         fields.metadata("metadata", request.metadata),
     )
-    if operation.min_amount_micros > operation.amount_micros > 0:
+    if AMOUNT_MICROS_MAX >= operation.min_amount_micros > operation.amount_micros > 0:
         fields.wrong("min_amount_micros", "is more than amount_micros")
     fields.done()
     return operation

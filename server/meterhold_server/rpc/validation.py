@@ -29,8 +29,15 @@ LABELS_MAX: Final = 16
 LABEL_KEY_BYTES_MAX: Final = 64
 LABEL_VALUE_BYTES_MAX: Final = 256
 METADATA_BYTES_MAX: Final = 4096
+# A level is up to three messages of the wire, of which most languages read no more than 100 within
+# each other, and an answer has more around the metadata than the request had.
+METADATA_DEPTH_MAX: Final = 16
 LEGACY_KEYS_MAX: Final = 8
 PRIORITY_MAX: Final = 1000
+
+# gRPC drops an answer whose headers, in base64 or percent-encoded, have more than 8 KiB together.
+_VIOLATIONS_BYTES_MAX: Final = 4200
+_MESSAGE_BYTES_MAX: Final = 400
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMESTAMP_SECONDS_MAX: Final = 253_402_300_799  # 9999-12-31T23:59:59Z
@@ -52,7 +59,10 @@ class InvalidRequest(Exception):
     """A request with fields that cannot be accepted."""
 
     def __init__(self, violations: list[Violation]) -> None:
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        text = "; ".join(f"{v.field}: {v.description}" for v in violations).encode()
+        if len(text) > _MESSAGE_BYTES_MAX:
+            text = text[: _MESSAGE_BYTES_MAX - 3] + b"..."
+        super().__init__(text.decode(errors="ignore"))
         self.violations = violations
 
 
@@ -70,7 +80,7 @@ class Fields:
     def done(self) -> None:
         """Raise InvalidRequest if anything was wrong."""
         if self._violations:
-            raise InvalidRequest(self._violations)
+            raise InvalidRequest(_told(self._violations))
 
     def text(self, field: str, value: str, characters_max: int, *, required: bool = True) -> str:
         """Printable characters: no control characters, no NUL, no lone spaces but U+0020."""
@@ -147,10 +157,13 @@ class Fields:
         if not value.fields:
             return None
         try:
-            text = orjson.dumps(MessageToDict(value))
+            found = MessageToDict(value)
+            text = orjson.dumps(found)
         except (ValueError, TypeError, RecursionError):
             self.wrong(field, "cannot be written as JSON: NaN, Infinity or an unset value")
             return None
+        if _is_deeper(found, METADATA_DEPTH_MAX):
+            self.wrong(field, f"is nested more than {METADATA_DEPTH_MAX} deep")
         if len(text) > METADATA_BYTES_MAX:
             self.wrong(
                 field, f"has {len(text)} bytes as JSON, at most {METADATA_BYTES_MAX} allowed"
@@ -171,3 +184,28 @@ class Fields:
             else:
                 found[name] = self.count(path, content)
         return found or None
+
+
+def _told(violations: list[Violation]) -> list[Violation]:
+    """The first violations, as many as fit into the headers of an answer, and how many are left.
+
+    Those of a sane request all fit.
+    """
+    left = _VIOLATIONS_BYTES_MAX
+    for number, violation in enumerate(violations):
+        # The name is sent twice: in the details of the violation and in the list of all fields.
+        left -= 2 * len(violation.field.encode()) + len(violation.description.encode()) + 8
+        if left < 0:
+            rest = Violation(
+                "request", f"has {len(violations) - number} more fields that are wrong"
+            )
+            return [*violations[:number], rest]
+    return violations
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists are nested in a value of JSON more than so many deep."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)

@@ -162,14 +162,18 @@ def _durability_reasons(connection: Connection) -> Iterator[str]:
 
 
 def _schema_reasons(connection: Connection) -> Iterator[str]:
+    no_right = f"the user may not act as {APPLICATION_ROLE}: GRANT {APPLICATION_ROLE} TO the user"
     revision = None
     if _value(connection, "SELECT to_regclass('alembic_version')") is not None:
+        if not _value(connection, "SELECT has_table_privilege('alembic_version', 'SELECT')"):
+            yield no_right
+            return
         revision = _value(connection, "SELECT max(version_num) FROM alembic_version")
     if revision != REVISION:
         found = f"at migration {revision}" if revision else "not migrated"
         yield f"it is {found} and {REVISION} is needed: run `meterhold-server migrate`"
     elif not _value(connection, _MAY_ACT):
-        yield f"the user may not act as {APPLICATION_ROLE}: GRANT {APPLICATION_ROLE} TO the user"
+        yield no_right
 
 
 def _value(connection: Connection, query: str) -> Any:

@@ -15,17 +15,22 @@ import structlog
 from meterhold_server.batching.engine import Engine
 from meterhold_server.batching.failures import Failure
 from meterhold_server.batching.reader import Reader
+from meterhold_server.core.model import AccountKey
 from meterhold_server.core.operations import Expire
-from meterhold_server.core.outcomes import Expired
+from meterhold_server.core.outcomes import Expired, Outcome
 from meterhold_server.storage.due import due_accounts
 
 _log = structlog.get_logger(__name__)
 
 
 class Sweep(NamedTuple):
-    """What one run did. `lag_seconds` is how long the oldest due account had waited."""
+    """What one run did. `lag_seconds` is how long the oldest due account had waited.
+
+    `accounts_failed` of the `accounts` could not be swept; the log has the cause.
+    """
 
     accounts: int = 0
+    accounts_failed: int = 0
     holds_released: int = 0
     holds_charged: int = 0
     lots_expired: int = 0
@@ -34,6 +39,7 @@ class Sweep(NamedTuple):
     def plus(self, other: Sweep) -> Sweep:
         return Sweep(
             self.accounts + other.accounts,
+            self.accounts_failed + other.accounts_failed,
             self.holds_released + other.holds_released,
             self.holds_charged + other.holds_charged,
             self.lots_expired + other.lots_expired,
@@ -63,7 +69,7 @@ class Sweeper:
         self._task = asyncio.create_task(self._loop())
 
     async def stop(self) -> None:
-        """End after the run that is under way."""
+        """End at once: of the run that is under way, what is in a batch is carried out."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -71,25 +77,37 @@ class Sweeper:
             self._task = None
 
     async def run_once(self) -> Sweep:
-        """Sweep all that is due now, batch by batch. Raises Failure if the database is away."""
+        """Sweep all that is due now, batch by batch, past accounts that cannot be swept.
+
+        Raises Failure if the database is away.
+        """
         total = Sweep()
         while True:
             sweep = await self._run_batch()
             total = total.plus(sweep)
-            if sweep.accounts < self._batch_accounts_max:
+            if sweep.accounts < self._batch_accounts_max or sweep.accounts == sweep.accounts_failed:
                 return total
 
     async def _run_batch(self) -> Sweep:
         due = await self._reader.run(due_accounts, self._batch_accounts_max)
-        outcomes = await asyncio.gather(*(self._engine.submit(Expire(d.account)) for d in due))
+        outcomes = await asyncio.gather(
+            *(self._expire(account) for account, _ in due), return_exceptions=True
+        )
         expired = [outcome for outcome in outcomes if isinstance(outcome, Expired)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failed:
+            _log.warning("sweep_failed", accounts=len(failed), error=repr(failed[0]))
         return Sweep(
             len(due),
+            len(failed),
             sum(outcome.holds_released for outcome in expired),
             sum(outcome.holds_charged for outcome in expired),
             sum(outcome.lots_expired for outcome in expired),
             max((d.lag_seconds for d in due), default=0.0),
         )
+
+    async def _expire(self, account: AccountKey) -> Outcome:
+        return await self._engine.submit(Expire(account))
 
     async def _loop(self) -> None:
         while True:
@@ -97,6 +115,9 @@ class Sweeper:
                 sweep = await self.run_once()
             except Failure as failure:
                 _log.warning("sweep_failed", reason=failure.reason.value, error=str(failure))
+            except Exception:
+                # Whatever it was, the next run may do better, and no other loop would expire holds.
+                _log.exception("sweep_failed")
             else:
                 if sweep.accounts:
                     _log.info("swept", **sweep._asdict())

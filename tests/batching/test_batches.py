@@ -1,0 +1,158 @@
+"""Which operations share a transaction, and what their callers see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from core.book import ALICE, debit, debit_once, grant
+from core.strategies import BOB
+from meterhold_server.batching.lane import LaneLimits
+from meterhold_server.core.model import AccountKey, account_id_of
+from meterhold_server.core.outcomes import Debited, Granted
+from meterhold_server.storage.audit import audit
+from support.engines import Observer, answers, running
+from support.waiting import until
+
+
+async def test_a_lone_request_never_waits_for_company(
+    database_url: str, batch_sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_to_sleep(seconds: float) -> None:
+        raise AssertionError(f"the lane paused for {seconds} s")
+
+    async with running(database_url) as engine:
+        await engine.submit(grant("gift", 100))
+        monkeypatch.setattr(time, "sleep", refuse_to_sleep)
+        for _ in range(10):
+            await engine.submit(debit(1))
+    assert batch_sizes == [1] * 11
+
+
+async def test_what_waits_meanwhile_is_committed_together(
+    database_url: str, observer: Observer, batch_sizes: list[int]
+) -> None:
+    async with running(database_url) as engine:
+        await engine.submit(grant("gift", 100))
+        observer.lock(ALICE)
+        first = engine.submit(debit(1))
+        await until(observer.blocked)
+        waiting = [engine.submit(debit(1)) for _ in range(50)]
+        observer.let_go()
+        await asyncio.gather(first, *waiting)
+    assert batch_sizes == [1, 1, 50]
+    transactions = observer.ask(
+        "SELECT count(*), count(DISTINCT create_time) FROM entry"
+        " GROUP BY xmin::text ORDER BY min(seq)"
+    )
+    assert transactions == [(1, 1), (1, 1), (50, 1)]
+
+
+async def test_a_batch_has_a_largest_size(
+    database_url: str, observer: Observer, batch_sizes: list[int]
+) -> None:
+    async with running(database_url, LaneLimits(batch_operations_max=4)) as engine:
+        await engine.submit(grant("gift", 100))
+        observer.lock(ALICE)
+        first = engine.submit(debit(1))
+        await until(observer.blocked)
+        waiting = [engine.submit(debit(1)) for _ in range(10)]
+        observer.let_go()
+        await asyncio.gather(first, *waiting)
+    assert batch_sizes == [1, 1, 4, 4, 2]
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+async def test_operations_of_an_account_keep_their_order(
+    database_url: str, observer: Observer, lanes: int
+) -> None:
+    accounts = [AccountKey("live", f"account-{number}", "credits") for number in range(8)]
+    async with running(database_url, LaneLimits(batch_operations_max=7), lanes=lanes) as engine:
+        await answers(engine, [grant(f"gift-{key.account}", 1000, account=key) for key in accounts])
+        await answers(
+            engine,
+            [
+                debit(1 + position, account=key, request_id=f"{position}")
+                for position in range(30)
+                for key in accounts
+            ],
+        )
+    for key in accounts:
+        amounts = [amount for _, _, amount in observer.entries(key)[1:]]
+        assert amounts == [-1 - position for position in range(30)]
+    assert audit(database_url).clean
+
+
+async def test_an_account_always_has_the_same_lane(database_url: str, observer: Observer) -> None:
+    """Lanes of one process never wait for each other."""
+    accounts = [AccountKey("live", f"account-{number}", "credits") for number in range(16)]
+    async with running(database_url, lanes=3) as engine:
+        grants = [grant(f"gift-{key.account}", 100, account=key) for key in accounts]
+        await answers(engine, grants)
+        assert len(observer.lanes()) == 3
+        held = accounts[0]
+        observer.lock(held)
+        blocked = engine.submit(debit(1, account=held))
+        await until(observer.blocked)
+        beside = [
+            key
+            for key in accounts
+            if int(account_id_of(key)[:8], 16) % 3 != int(account_id_of(held)[:8], 16) % 3
+        ]
+        outcomes = await answers(engine, [debit(1, account=key) for key in beside])
+        assert all(isinstance(outcome, Debited) for outcome in outcomes)
+        assert not blocked.done()
+        observer.let_go()
+        await blocked
+
+
+async def test_an_answer_comes_after_its_commit(database_url: str, observer: Observer) -> None:
+    async with running(database_url) as engine:
+        for number in range(20):
+            await engine.submit(grant(f"gift-{number}", 1))
+            assert observer.one("SELECT count(*) FROM entry") == number + 1
+
+
+async def test_its_time_is_read_once_it_has_its_accounts(
+    database_url: str, observer: Observer
+) -> None:
+    """What waited for a lock happened after what it waited for."""
+    async with running(database_url) as engine:
+        await engine.submit(grant("gift", 100))
+        observer.lock(ALICE)
+        waiting = engine.submit(debit(1))
+        await until(observer.blocked)
+        released = observer.one("SELECT clock_timestamp()")
+        observer.let_go()
+        outcome = await waiting
+        assert isinstance(outcome, Debited)
+        assert outcome.entry.create_time > released
+
+
+async def test_a_batch_that_writes_nothing_is_answered_all_the_same(
+    database_url: str, observer: Observer
+) -> None:
+    async with running(database_url) as engine:
+        granted = await engine.submit(grant("gift", 100))
+        replayed = await engine.submit(grant("gift", 100))
+        assert isinstance(granted, Granted)
+        assert isinstance(replayed, Granted)
+        assert replayed.entry == granted.entry
+        assert replayed.replayed
+        await engine.submit(debit(1, account=BOB))
+    assert observer.one("SELECT count(*) FROM account") == 1
+
+
+@pytest.mark.parametrize("rounds", [10])
+async def test_an_engine_leaves_nothing_behind(
+    database_url: str, observer: Observer, rounds: int
+) -> None:
+    for number in range(rounds):
+        async with running(database_url, lanes=2) as engine:
+            waiting = [engine.submit(debit_once(f"{number}-{n}", 1)) for n in range(number)]
+        assert all(future.done() for future in waiting), "what waits is carried out first"
+        assert not [thread for thread in threading.enumerate() if "lane" in thread.name]
+    await until(lambda: not observer.lanes())

@@ -1,0 +1,277 @@
+"""A state machine that drives the core beside a deliberately naive model of what it should owe.
+
+The model knows no lots, no debt and no ledger: only totals, added up from the outcomes, and what
+each hold has left. What expired, which only lots can tell, it learns from the account and checks
+against what was granted to expire.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from meterhold_server.core.model import AccountKey, OnExpiry, Overage, ReservationState
+from meterhold_server.core.operations import (
+    Debit,
+    DebitOnce,
+    Expire,
+    Extend,
+    GrantOnce,
+    Operation,
+    Release,
+    Reserve,
+    Settle,
+)
+from meterhold_server.core.outcomes import (
+    Debited,
+    Extended,
+    Granted,
+    Outcome,
+    Reason,
+    Rejected,
+    Released,
+    Reserved,
+    Settled,
+)
+
+from . import strategies
+from .book import ALICE, Book
+
+OfHold = TypeVar("OfHold", Settle, Release, Extend)
+
+
+@dataclass
+class Hold:
+    """`left` is what is held; once expired, what the expiry charged and nothing confirmed yet."""
+
+    left: int
+    expire_time: datetime
+    on_expiry: OnExpiry
+    running: bool = True
+
+
+@dataclass
+class Totals:
+    """What the outcomes said about one account."""
+
+    granted: int = 0
+    spent: int = 0
+    refunded: int = 0
+    limit: int = 0
+    holds_use_credit: bool = False
+    holds: dict[str, Hold] = field(default_factory=dict)
+    may_expire: list[tuple[datetime, int]] = field(default_factory=list)
+
+    @property
+    def held(self) -> int:
+        return sum(hold.left for hold in self.holds.values() if hold.running)
+
+    def available(self, expired: int) -> int:
+        return self.granted + self.refunded - self.spent - expired - self.held
+
+    def let_time_pass(self, now: datetime) -> None:
+        for hold in self.holds.values():
+            if hold.running and hold.expire_time <= now:
+                hold.running = False
+                if hold.on_expiry is OnExpiry.CHARGE:
+                    self.spent += hold.left
+                else:
+                    hold.left = 0
+
+
+class Metering(RuleBasedStateMachine):
+    """Each rule asks one thing, tells the model of the outcome, and compares the two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = Book()
+        self.totals: dict[AccountKey, Totals] = {key: Totals() for key in strategies.ACCOUNTS}
+        self.expired: dict[AccountKey, int] = dict.fromkeys(strategies.ACCOUNTS, 0)
+        self.reserved: list[tuple[AccountKey, str]] = []
+
+    @initialize(limit=st.sampled_from([0, 0, 25, 1000]), holds=st.booleans(), amount=st.just(100))
+    def open(self, limit: int, holds: bool, amount: int) -> None:
+        if limit:
+            self.book.allow_credit(limit, holds=holds)
+            self.totals[ALICE].limit = limit
+            self.totals[ALICE].holds_use_credit = holds
+        self.grant(GrantOnce(ALICE, "first", amount))
+
+    @rule(span=st.sampled_from([1, 59, 60, 600, 3600, 24 * 3600, 3 * 24 * 3600]))
+    def wait(self, span: int) -> None:
+        self.book.wait(timedelta(seconds=span))
+
+    @rule(operation=strategies.expires)
+    def expire(self, operation: Expire) -> None:
+        self.ask(operation)
+
+    @rule(operation=st.one_of(strategies.fresh_grants, strategies.grants))
+    def grant(self, operation: GrantOnce) -> None:
+        _, totals, outcome = self.ask(operation)
+        if isinstance(outcome, Granted) and not outcome.replayed:
+            assert outcome.entry.amount_micros == operation.amount_micros
+            totals.granted += operation.amount_micros
+            if operation.expire_time:
+                totals.may_expire.append((operation.expire_time, operation.amount_micros))
+
+    @rule(operation=strategies.reserves)
+    def reserve(self, operation: Reserve) -> None:
+        available, totals, outcome = self.ask(operation)
+        credit = totals.limit if totals.holds_use_credit else 0
+        least = operation.min_amount_micros or operation.amount_micros
+        enough = available + credit >= max(least, operation.min_available_micros)
+        if operation.reservation_id in totals.holds:
+            assert _is_replay_or(outcome, Reason.IDEMPOTENCY_MISMATCH)
+        elif not enough:
+            assert _is_refusal(outcome, Reason.INSUFFICIENT_CREDITS)
+        else:
+            assert isinstance(outcome, Reserved)
+            assert outcome.held_micros == min(operation.amount_micros, available + credit)
+            totals.holds[operation.reservation_id] = Hold(
+                outcome.held_micros, outcome.expire_time, operation.on_expiry
+            )
+            self.reserved.append((operation.account, operation.reservation_id))
+
+    @rule(operation=st.one_of(strategies.settles, strategies.captures), nth=st.integers(0, 3))
+    def settle(self, operation: Settle, nth: int) -> None:
+        operation = self.named(operation, nth)
+        available, totals, outcome = self.ask(operation)
+        hold = totals.holds.get(operation.reservation_id)
+        if hold is None:
+            assert _is_refusal(outcome, Reason.RESERVATION_NOT_FOUND)
+        elif isinstance(outcome, Settled) and not outcome.replayed:
+            self.settled(operation, outcome, totals, hold, available)
+
+    def settled(
+        self, operation: Settle, outcome: Settled, totals: Totals, hold: Hold, available: int
+    ) -> None:
+        from_hold = min(operation.amount_micros, hold.left)
+        overage = operation.amount_micros - from_hold
+        spendable = max(0, available + totals.limit)
+        if operation.overage is not Overage.OVERDRAFT:
+            assert overage <= spendable or operation.overage is Overage.CAP
+            overage = min(overage, spendable)
+        assert outcome.from_hold_micros == from_hold
+        assert outcome.overage_micros == overage
+        assert outcome.charged_micros == from_hold + overage
+        assert outcome.shortfall_micros == operation.amount_micros - outcome.charged_micros
+        assert outcome.late == (not hold.running)
+        totals.spent += overage + (from_hold if hold.running else 0)
+        hold.left -= from_hold
+        if operation.keep_open:
+            assert outcome.released_micros == 0
+            return
+        assert outcome.released_micros == hold.left
+        totals.refunded += 0 if hold.running else hold.left
+        hold.left, hold.running = 0, False
+
+    @rule(operation=strategies.releases, nth=st.integers(0, 3))
+    def release(self, operation: Release, nth: int) -> None:
+        operation = self.named(operation, nth)
+        _, totals, outcome = self.ask(operation)
+        hold = totals.holds.get(operation.reservation_id)
+        if hold is None:
+            assert _is_refusal(outcome, Reason.RESERVATION_NOT_FOUND)
+            return
+        assert isinstance(outcome, Released)
+        assert outcome.changed == hold.running
+        if hold.running:
+            hold.left, hold.running = 0, False
+
+    @rule(operation=strategies.extends, nth=st.integers(0, 3))
+    def extend(self, operation: Extend, nth: int) -> None:
+        operation = self.named(operation, nth)
+        available, totals, outcome = self.ask(operation)
+        hold = totals.holds.get(operation.reservation_id)
+        if hold is None:
+            assert _is_refusal(outcome, Reason.RESERVATION_NOT_FOUND)
+        elif isinstance(outcome, Extended) and not outcome.replayed:
+            assert hold.running
+            credit = totals.limit if totals.holds_use_credit else 0
+            assert operation.add_amount_micros <= max(0, available + credit)
+            hold.left += operation.add_amount_micros
+            if operation.ttl:
+                hold.expire_time = max(hold.expire_time, self.book.now + operation.ttl)
+            hold.on_expiry = operation.on_expiry or hold.on_expiry
+            assert outcome.held_micros == hold.left
+            assert outcome.expire_time == hold.expire_time
+            assert outcome.on_expiry == hold.on_expiry
+
+    @rule(operation=st.one_of(strategies.debits, strategies.debits_once))
+    def debit(self, operation: Debit | DebitOnce) -> None:
+        available, totals, outcome = self.ask(operation)
+        if isinstance(outcome, Debited) and not outcome.replayed:
+            totals.spent += operation.amount_micros
+            covered = operation.amount_micros <= available + totals.limit
+            assert covered or operation.overage is Overage.OVERDRAFT
+        elif _is_refusal(outcome, Reason.INSUFFICIENT_CREDITS):
+            assert operation.amount_micros > max(0, available + totals.limit)
+
+    def named(self, operation: OfHold, nth: int) -> OfHold:
+        """The same of the last, second last … hold, or as it was drawn if there is none."""
+        if nth >= len(self.reserved):
+            return operation
+        account, reservation_id = self.reserved[-1 - nth]
+        return replace(operation, account=account, reservation_id=reservation_id)
+
+    def ask(self, operation: Operation) -> tuple[int, Totals, Outcome]:
+        """The outcome, and what the model says was available before it, once time had passed.
+
+        What expired meanwhile is read off a twin, in which nothing else happens.
+        """
+        twin = self.book.twin()
+        twin.do(Expire(operation.account))
+        totals = self.totals[operation.account]
+        totals.let_time_pass(self.book.now)
+        available = totals.available(twin.account(operation.account).expired_micros)
+        return available, totals, self.book.do(operation)
+
+    @invariant()
+    def the_totals_agree(self) -> None:
+        for key, totals in self.totals.items():
+            twin = self.book.twin()
+            twin.do(Expire(key))
+            totals.let_time_pass(self.book.now)
+            account = twin.account(key)
+            assert account.granted_micros == totals.granted
+            assert account.spent_micros == totals.spent
+            assert account.refunded_micros == totals.refunded
+            assert account.held_micros == totals.held
+            assert account.available_micros == totals.available(account.expired_micros)
+            running = {name for name, hold in totals.holds.items() if hold.running}
+            assert running == {
+                name
+                for name, reservation in account.reservations.items()
+                if reservation.state is ReservationState.ACTIVE
+            }
+
+    @invariant()
+    def what_expired_was_granted_to_expire(self) -> None:
+        for key, totals in self.totals.items():
+            expired = self.book.account(key).expired_micros
+            assert expired >= self.expired[key], "what has expired never comes back"
+            self.expired[key] = expired
+            due = [
+                amount for expire_time, amount in totals.may_expire if expire_time <= self.book.now
+            ]
+            assert expired <= sum(due) + totals.refunded
+
+
+def _is_refusal(outcome: Outcome, reason: Reason) -> bool:
+    return isinstance(outcome, Rejected) and outcome.reason is reason
+
+
+def _is_replay_or(outcome: Outcome, reason: Reason) -> bool:
+    replayed = isinstance(outcome, Reserved) and outcome.replayed
+    return replayed or _is_refusal(outcome, reason)
+
+
+Metering.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, print_blob=True
+)
+TestMetering = Metering.TestCase

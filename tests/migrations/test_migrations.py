@@ -1,0 +1,116 @@
+"""The migrations lead to the tables that the code describes, one by one, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from meterhold_server.storage import migrate, tables
+from support.database import DatabaseServer, name_of
+
+from .catalog import ONLY_IN_MIGRATIONS, Catalog, catalog
+
+
+def revisions() -> list[str]:
+    """All of them, from the first to the head."""
+    config = Config()
+    config.set_main_option("script_location", str(migrate.migrations_directory()))
+    scripts = ScriptDirectory.from_config(config)
+    return [script.revision for script in scripts.walk_revisions()][::-1]
+
+
+REVISIONS = revisions()
+
+
+@pytest.fixture
+def empty_url(database_server: DatabaseServer) -> Iterator[str]:
+    url = database_server.create_database()
+    yield url
+    database_server.drop_database(name_of(url))
+
+
+def revision_of(url: str) -> str | None:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return row[0] if row else None
+
+
+def tables_only(found: Catalog) -> Catalog:
+    return {name: rows for name, rows in found.items() if name not in ONLY_IN_MIGRATIONS}
+
+
+def test_the_head_is_the_revision_that_the_code_needs() -> None:
+    assert REVISIONS[-1] == tables.REVISION
+
+
+def test_they_form_one_line() -> None:
+    assert [f"{number:04}" for number in range(1, len(REVISIONS) + 1)] == REVISIONS
+
+
+@pytest.mark.slow
+def test_they_lead_to_exactly_the_tables_of_the_code(database_url: str, empty_url: str) -> None:
+    engine = sa.create_engine(migrate.sqlalchemy_url(empty_url), poolclass=sa.NullPool)
+    tables.metadata.create_all(engine)
+    created, migrated = catalog(empty_url), catalog(database_url)
+    assert {row[0] for row in created["tables"]} == set(tables.metadata.tables)
+    for kind, rows in tables_only(created).items():
+        assert tables_only(migrated)[kind] == rows, kind
+
+
+@pytest.mark.slow
+def test_each_can_be_taken_alone_and_back(empty_url: str) -> None:
+    """Back from each leads to what was there before it, and forward again to the same."""
+    before = catalog(empty_url)
+    for revision in REVISIONS:
+        migrate.upgrade(empty_url, revision)
+        assert revision_of(empty_url) == revision
+        after = catalog(empty_url)
+        assert after != before
+        migrate.downgrade(empty_url, "-1")
+        assert without_revoked(catalog(empty_url)) == without_revoked(before)
+        migrate.upgrade(empty_url, revision)
+        assert catalog(empty_url) == after
+        before = after
+    assert tables_only(before) == tables_only(catalog(empty_url))
+
+
+@pytest.mark.slow
+def test_back_to_base_leaves_nothing_behind(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    head = catalog(empty_url)
+    migrate.downgrade(empty_url)
+    assert revision_of(empty_url) is None
+    left = catalog(empty_url)
+    assert {kind: rows for kind, rows in left.items() if rows} == {}
+    migrate.upgrade(empty_url)
+    assert catalog(empty_url) == head
+
+
+@pytest.mark.slow
+def test_a_migrated_database_is_left_alone(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    before = catalog(empty_url)
+    migrate.upgrade(empty_url)
+    assert catalog(empty_url) == before
+
+
+@pytest.mark.slow
+def test_one_waits_only_briefly_for_a_lock(empty_url: str) -> None:
+    """Who waits for a lock stalls all that come after; better to fail and be run again."""
+    migrate.upgrade(empty_url)
+    with psycopg.connect(empty_url) as reader:
+        reader.execute("SELECT FROM entry")
+        with pytest.raises(sa.exc.OperationalError) as refused:
+            migrate.downgrade(empty_url, "-1")
+    assert isinstance(refused.value.orig, psycopg.errors.LockNotAvailable)
+    assert revision_of(empty_url) == tables.REVISION
+
+
+def without_revoked(found: Catalog) -> Catalog:
+    """An owner whose grants were revoked has them listed where they were implied before."""
+    return {kind: rows for kind, rows in found.items() if kind != "grants"}

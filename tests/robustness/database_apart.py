@@ -1,0 +1,71 @@
+"""A durable PostgreSQL that a process of its own starts, lets crash, and stops.
+
+As root, starting PostgreSQL takes a fork, and a fork crashes in a process with busy gRPC threads,
+such as that of a test whose callers go on while the database restarts.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from support.database import DatabaseServer
+
+_RESTART = "restart"
+_DATABASE = "crashed"
+
+
+class DatabaseApart:
+    """Owns the process. `url` is that of an empty database, the same after each restart."""
+
+    def __init__(self) -> None:
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-m", "robustness.database_apart"],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.url = self._answer()
+
+    def immediate_restart(self) -> None:
+        """Let it crash, and wait until it has recovered."""
+        assert self._keeper.stdin is not None
+        print(_RESTART, file=self._keeper.stdin, flush=True)
+        assert self._answer() == self.url
+
+    def _answer(self) -> str:
+        assert self._keeper.stdout is not None
+        answer = self._keeper.stdout.readline().strip()
+        assert answer, f"the keeper of the database ended with {self._keeper.wait()}"
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._keeper.communicate()
+        assert self._keeper.returncode == 0
+
+
+def _keep() -> None:
+    """Keep a server until standard input ends."""
+    with DatabaseServer(durable=True) as server:
+        url = server.create_database(name=_DATABASE)
+        print(url, flush=True)  # noqa: T201 - this is how the two processes talk
+        for line in sys.stdin:
+            assert line.strip() == _RESTART
+            server.immediate_restart()
+            print(url, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    _keep()
