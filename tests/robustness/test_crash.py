@@ -13,6 +13,7 @@ import pytest
 import meterhold
 from meterhold_server.storage import migrate
 from meterhold_server.storage.audit import audit
+from meterhold_server.storage.session import Session
 from robustness.connections import clients
 from robustness.database_apart import DatabaseApart
 from robustness.load import ACCOUNTS, EntryName, Load
@@ -70,6 +71,31 @@ async def test_connections_to_postgresql_are_cut(database: DatabaseApart) -> Non
         async with _load(server.address, database.url) as load:
             await _in_the_middle(load, 25, crash, between=20)
         assert "batch_fault" in {event["event"] for event in server.events}
+
+
+def test_a_transaction_number_is_given_again_after_a_crash(database: DatabaseApart) -> None:
+    """So that a later transaction's COMMIT must not be taken for that of the lost one.
+
+    PostgreSQL goes on with the first number that its log does not know of, on the same timeline.
+    """
+    before = Session(database.url)
+    lost = psycopg.connect(database.url)
+    number = _transaction_number(lost)
+    database.immediate_restart()
+    before.close()
+    lost.close()
+    with psycopg.connect(database.url, autocommit=True) as other:
+        while int(_transaction_number(other)) < int(number):
+            pass
+    after = Session(database.url)
+    assert after.transaction_committed(number, before.timeline) is not True
+    after.close()
+
+
+def _transaction_number(connection: psycopg.Connection[tuple[str]]) -> str:
+    row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+    assert row is not None
+    return row[0]
 
 
 @asynccontextmanager

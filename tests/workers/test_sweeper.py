@@ -272,7 +272,10 @@ class TestInTheBackground:
             await until(lambda: not held(observer))
             await sweeping.stop()
         assert not failures
-        assert [line["event"] for line in logs] == ["sweep_failed"] * 3 + ["swept"]
+        events = [line["event"] for line in logs]
+        assert events[:3] == ["sweep_failed"] * 3
+        # It may be stopped before it has said so.
+        assert events[3:] in ([], ["swept"])
 
 
 @pytest.mark.parametrize("batch_accounts_max", [1, 5, 50])
