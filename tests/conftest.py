@@ -1,12 +1,14 @@
-"""Fixtures of all tests: one PostgreSQL for the session, a fresh migrated database for each test."""
+"""Fixtures of all tests: one PostgreSQL for the session, a fresh database for each test."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-import meterhold
 import pytest
-from meterhold_server.storage import migrate
+
+# First, as it tells gRPC not to prepare for forks: one beside its threads can crash.
+from meterhold_server.storage import migrate  # isort: skip
+import meterhold
 from support.database import DatabaseServer, name_of
 from support.service import service
 

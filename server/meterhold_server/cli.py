@@ -83,12 +83,15 @@ def worker(settings: ServeSettings) -> int:
 
 def sweep(settings: SweepSettings) -> int:
     """Sweep apart from a server; any number may run."""
+    exit_code = 0
 
     async def run(url: str) -> None:
+        nonlocal exit_code
         if settings.once:
             async with app.engine(settings, url) as running:
                 done = await app.sweeper(settings, running).run_once()
                 print(" ".join(f"{name}={value}" for name, value in done._asdict().items()))
+                exit_code = 1 if done.accounts_failed else 0
             return
         stopping = asyncio.Event()
         app.stop_on_signals(stopping)
@@ -96,7 +99,7 @@ def sweep(settings: SweepSettings) -> int:
 
     with app.database(settings) as url:
         _run(run(url))
-    return 0
+    return exit_code
 
 
 def migrate_database(settings: MigrateSettings) -> int:

@@ -20,10 +20,15 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if people:
-        ends: list[structlog.types.Processor] = [structlog.dev.ConsoleRenderer()]
+        ends: list[structlog.types.Processor] = [
+            # Plain tracebacks: others show the values of variables, and with them secrets.
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        ]
     else:
         ends = [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event).decode()),
         ]
     structlog.configure(

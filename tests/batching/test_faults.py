@@ -19,7 +19,7 @@ from meterhold_server.core.outcomes import Debited, Granted, Reason, Rejected, R
 from meterhold_server.core.posting import Writes
 from meterhold_server.storage import connection
 from meterhold_server.storage.audit import audit
-from meterhold_server.storage.load import Connection
+from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.persist import persist
 from support.engines import Observer, answers, failure, running
 from support.waiting import until

@@ -15,7 +15,7 @@ from meterhold_server.batching.failures import Failure, FailureReason
 from meterhold_server.batching.reader import Reader
 from meterhold_server.core.model import account_id_of
 from meterhold_server.storage import connection
-from meterhold_server.storage.load import Connection
+from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.pages import read_account
 from support.engines import Observer, running
 from support.proxy import Proxy

@@ -100,7 +100,7 @@ def test_the_key_stands_in_the_entry() -> None:
         debit   10 id=request         | debited 10
         debit_once key 10             | debited 10
         debit   10                    | debited 10
-        entry   2 DEBIT-10 key=request
+        entry   2 DEBIT-10 key=request related=0 reservation=
         entry   3 DEBIT-10 key=key
         entry   4 DEBIT-10 key=
     """)

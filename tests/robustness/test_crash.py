@@ -6,6 +6,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -13,6 +15,7 @@ import pytest
 import meterhold
 from meterhold_server.storage import migrate
 from meterhold_server.storage.audit import audit
+from meterhold_server.storage.evidence import Evidence
 from meterhold_server.storage.session import Session
 from robustness.connections import clients
 from robustness.database_apart import DatabaseApart
@@ -78,17 +81,16 @@ def test_a_transaction_number_is_given_again_after_a_crash(database: DatabaseApa
 
     PostgreSQL goes on with the first number that its log does not know of, on the same timeline.
     """
-    before = Session(database.url)
     lost = psycopg.connect(database.url)
     number = _transaction_number(lost)
     database.immediate_restart()
-    before.close()
     lost.close()
     with psycopg.connect(database.url, autocommit=True) as other:
         while int(_transaction_number(other)) < int(number):
             pass
     after = Session(database.url)
-    assert after.transaction_committed(number, before.timeline) is not True
+    evidence = Evidence("entry", {"account_id": str(uuid4()), "seq": 1}, datetime.now(UTC))
+    assert after.transaction_committed(number, evidence) is False
     after.close()
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 import pytest
 
 from meterhold_server.storage import statements
+from meterhold_server.storage.exchange import Statement
 from support.database import DatabaseServer, name_of
 
 from .stored import Stored
@@ -21,7 +22,8 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
 
     def set_to(now: datetime) -> None:
         clock = f"SELECT '{now.isoformat()}'::timestamptz, pg_current_xact_id()::text"
-        monkeypatch.setattr(statements, "CLOCK", clock)
+        named = Statement(clock.encode(), clock.encode())
+        monkeypatch.setattr(statements, "CLOCK", named)
 
     return set_to
 

@@ -22,7 +22,7 @@ from meterhold_server.core.model import (
 )
 from meterhold_server.storage import pages
 from meterhold_server.storage.connection import connect_reader
-from meterhold_server.storage.load import Connection
+from meterhold_server.storage.exchange import Connection
 
 from .stored import Stored
 

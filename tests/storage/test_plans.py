@@ -3,12 +3,11 @@ then must be the one that is right when they have grown."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from meterhold_server.storage import statements
 from meterhold_server.storage.connection import connect_lane
+from meterhold_server.storage.exchange import Statement, exchange
 from meterhold_server.storage.rows import json_rows
 
 ACCOUNT_ID = "00000000-0000-0000-0000-000000000001"
@@ -23,7 +22,7 @@ ROW = {
 PARAMETERS = {
     "account_ids": "{" + ACCOUNT_ID + "}",
     "rows": json_rows([ROW]),
-    "now": datetime(2026, 1, 1, tzinfo=UTC),
+    "now": "2026-01-01T00:00:00+00:00",
 }
 
 
@@ -47,8 +46,10 @@ def test_a_plan_made_on_empty_tables_uses_the_index_that_stays_right(
     database_url: str, statement: str, indexes: set[str]
 ) -> None:
     with connect_lane(database_url) as connection:
-        explain = "EXPLAIN (COSTS OFF) " + getattr(statements, statement)
-        plan = "\n".join(row[0] for row in connection.execute(explain, PARAMETERS))
+        wanted: Statement = getattr(statements, statement)
+        explain = Statement(b"explain", b"EXPLAIN (COSTS OFF) " + wanted.sql, wanted.parameters)
+        [rows] = exchange(connection, [(explain, PARAMETERS)])
+    plan = "\n".join(row[0] for row in rows)
     used = {line.split(" using ")[1].split()[0] for line in plan.splitlines() if " using " in line}
     assert used == indexes, plan
     assert "Seq Scan" not in plan

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import psycopg
 import pytest
 
+from meterhold_server.storage.evidence import Evidence
 from meterhold_server.storage.session import Session
 
 XID = "SELECT pg_current_xact_id()::text"
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+EVIDENCE = Evidence("claim", {"namespace": "live", "kind": "DEBIT_ONCE", "key": "order-1"}, NOON)
 
 
 @pytest.fixture
@@ -26,6 +33,12 @@ def other(database_url: str) -> Iterator[psycopg.Connection[tuple[str]]]:
 
 
 def begun(other: psycopg.Connection[tuple[str]]) -> str:
+    """Begin a transaction that writes what EVIDENCE says. Answers its number."""
+    other.execute(
+        "INSERT INTO claim (namespace, kind, key, account_id, request, answer, create_time)"
+        " VALUES (%(namespace)s, %(kind)s, %(key)s, gen_random_uuid(), '{}', '{}', %(time)s)",
+        {**EVIDENCE.key, "time": EVIDENCE.create_time},
+    )
     row = other.execute(XID).fetchone()
     assert row is not None
     return row[0]
@@ -34,31 +47,46 @@ def begun(other: psycopg.Connection[tuple[str]]) -> str:
 def test_it_was_committed(session: Session, other: psycopg.Connection[tuple[str]]) -> None:
     transaction_id = begun(other)
     other.commit()
-    assert session.transaction_committed(transaction_id, session.timeline) is True
+    assert session.transaction_committed(transaction_id, EVIDENCE) is True
 
 
 def test_it_was_rolled_back(session: Session, other: psycopg.Connection[tuple[str]]) -> None:
     transaction_id = begun(other)
     other.rollback()
-    assert session.transaction_committed(transaction_id, session.timeline) is False
+    assert session.transaction_committed(transaction_id, EVIDENCE) is False
 
 
 def test_it_is_still_under_way(session: Session, other: psycopg.Connection[tuple[str]]) -> None:
-    assert session.transaction_committed(begun(other), session.timeline) is None
+    assert session.transaction_committed(begun(other), EVIDENCE) is None
 
 
-def test_after_a_failover_its_number_may_be_that_of_another(
-    session: Session, other: psycopg.Connection[tuple[str]]
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        EVIDENCE._replace(create_time=EVIDENCE.create_time + timedelta(microseconds=1)),
+        EVIDENCE._replace(key=EVIDENCE.key | {"key": "another"}),
+        Evidence("entry", {"account_id": str(uuid4()), "seq": 1}, EVIDENCE.create_time),
+        Evidence("reservation", {"account_id": str(uuid4()), "reservation_id": "job"}, NOON),
+        Evidence("account_claim", {"account_id": str(uuid4()), "kind": "DEBIT", "key": "k"}, NOON),
+        None,
+    ],
+)
+def test_its_number_was_given_to_another(
+    session: Session, other: psycopg.Connection[tuple[str]], evidence: Evidence | None
 ) -> None:
     transaction_id = begun(other)
     other.commit()
-    assert session.transaction_committed(transaction_id, "000000FF") is None
+    assert session.transaction_committed(transaction_id, evidence) is False
+
+
+def test_its_number_is_yet_to_be_given_again(session: Session) -> None:
+    assert session.transaction_committed(str(2**40 + 1000), EVIDENCE) is False
 
 
 def test_a_severed_session_is_an_error_and_can_be_severed_again(session: Session) -> None:
     session.sever()
     with pytest.raises(psycopg.OperationalError):
-        session.transaction_committed("3", session.timeline)
+        session.transaction_committed("3", EVIDENCE)
     session.sever()
     session.close()
     session.sever()

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Table, Text, bindparam, select
 
 from meterhold_server.core.model import Entry, State
-from meterhold_server.storage.load import Connection
+from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.rows import (
     account_from,
     claim_from,

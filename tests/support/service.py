@@ -76,6 +76,7 @@ class ServerProcess:
     def restart(self) -> None:
         """Start it again, after `kill` or `terminate`, on the port it had."""
         self._environment["METERHOLD_ADDRESS"] = self.address
+        self._new_events = queue.SimpleQueue()
         self._start()
 
     def kill(self) -> None:

@@ -22,7 +22,7 @@ from meterhold_server.core.outcomes import Granted, Reserved
 from meterhold_server.storage import statements
 from meterhold_server.storage.audit import audit
 from meterhold_server.storage.due import DueAccount, due_accounts
-from meterhold_server.storage.load import Connection
+from meterhold_server.storage.exchange import Connection, Statement
 from meterhold_server.workers.sweeper import Sweep, Sweeper
 from support.engines import Observer, answers, running
 from support.waiting import until
@@ -64,8 +64,11 @@ def an_hour_ago(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     What was to expire in the meantime is due at once then: no test has to wait for it.
     """
     right = statements.CLOCK
-    slow = right.replace("clock_timestamp()", "clock_timestamp() - interval '1 hour'")
-    assert slow != right
+    slow = Statement(
+        b"slow clock",
+        right.sql.replace(b"clock_timestamp()", b"clock_timestamp() - interval '1 hour'"),
+    )
+    assert slow.sql != right.sql
     monkeypatch.setattr(statements, "CLOCK", slow)
     return lambda: monkeypatch.setattr(statements, "CLOCK", right)
 

@@ -111,7 +111,7 @@ class ReserveRequest(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """At most 4 KiB as JSON. Not compared on replay."""
+        """At most 4 KiB as JSON and 16 levels deep. Not compared on replay."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class SettleRequest(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """At most 4 KiB as JSON. Not compared on replay."""
+        """At most 4 KiB as JSON and 16 levels deep. Not compared on replay."""
 
     def __init__(
         self,
@@ -539,7 +539,7 @@ class DebitRequest(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """At most 4 KiB as JSON. Not compared on replay."""
+        """At most 4 KiB as JSON and 16 levels deep. Not compared on replay."""
 
     def __init__(
         self,
@@ -655,7 +655,7 @@ class DebitOnceRequest(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """At most 4 KiB as JSON. Not compared on replay."""
+        """At most 4 KiB as JSON and 16 levels deep. Not compared on replay."""
 
     def __init__(
         self,
@@ -795,7 +795,7 @@ class GrantOnceRequest(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """At most 4 KiB as JSON. Not compared on replay."""
+        """At most 4 KiB as JSON and 16 levels deep. Not compared on replay."""
 
     def __init__(
         self,

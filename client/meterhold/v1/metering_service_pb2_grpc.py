@@ -144,7 +144,7 @@ class MeteringServiceServicer(object):
     def Debit(self, request, context):
         """Debit charges at once, all or nothing. Without a `request_id` it is at most once and must not be
         retried blindly. Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH,
-        INSUFFICIENT_CREDITS (OVERAGE_REJECT only), BALANCE_OUT_OF_RANGE.
+        INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,7 +153,7 @@ class MeteringServiceServicer(object):
     def DebitOnce(self, request, context):
         """DebitOnce charges exactly once for its key, whatever is retried and wherever a retry is routed.
         Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS
-        (OVERAGE_REJECT only), BALANCE_OUT_OF_RANGE.
+        (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -72,12 +72,12 @@ class MeteringServiceStub:
     Debit: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.DebitRequest, _metering_service_pb2.DebitResponse]
     """Debit charges at once, all or nothing. Without a `request_id` it is at most once and must not be
     retried blindly. Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH,
-    INSUFFICIENT_CREDITS (OVERAGE_REJECT only), BALANCE_OUT_OF_RANGE.
+    INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
     """
     DebitOnce: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.DebitOnceRequest, _metering_service_pb2.DebitOnceResponse]
     """DebitOnce charges exactly once for its key, whatever is retried and wherever a retry is routed.
     Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS
-    (OVERAGE_REJECT only), BALANCE_OUT_OF_RANGE.
+    (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
     """
     GrantOnce: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.GrantOnceRequest, _metering_service_pb2.GrantOnceResponse]
     """GrantOnce credits exactly once for its key. Debt is repaid first. Creates the account if it is new.
@@ -133,12 +133,12 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     Debit: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.DebitRequest, _metering_service_pb2.DebitResponse]  # type: ignore[assignment]
     """Debit charges at once, all or nothing. Without a `request_id` it is at most once and must not be
     retried blindly. Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH,
-    INSUFFICIENT_CREDITS (OVERAGE_REJECT only), BALANCE_OUT_OF_RANGE.
+    INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
     """
     DebitOnce: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.DebitOnceRequest, _metering_service_pb2.DebitOnceResponse]  # type: ignore[assignment]
     """DebitOnce charges exactly once for its key, whatever is retried and wherever a retry is routed.
     Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS
-    (OVERAGE_REJECT only), BALANCE_OUT_OF_RANGE.
+    (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
     """
     GrantOnce: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.GrantOnceRequest, _metering_service_pb2.GrantOnceResponse]  # type: ignore[assignment]
     """GrantOnce credits exactly once for its key. Debt is repaid first. Creates the account if it is new.
@@ -221,7 +221,7 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_metering_service_pb2.DebitResponse, _abc.Awaitable[_metering_service_pb2.DebitResponse]]:
         """Debit charges at once, all or nothing. Without a `request_id` it is at most once and must not be
         retried blindly. Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH,
-        INSUFFICIENT_CREDITS (OVERAGE_REJECT only), BALANCE_OUT_OF_RANGE.
+        INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod
@@ -232,7 +232,7 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_metering_service_pb2.DebitOnceResponse, _abc.Awaitable[_metering_service_pb2.DebitOnceResponse]]:
         """DebitOnce charges exactly once for its key, whatever is retried and wherever a retry is routed.
         Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS
-        (OVERAGE_REJECT only), BALANCE_OUT_OF_RANGE.
+        (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod

@@ -75,7 +75,7 @@ class Lane:
         self._closing = False
         self._busy_since: float | None = None
         self._down_since: float | None = None
-        self._operation_seconds = 0.0005
+        self._batch_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -90,7 +90,8 @@ class Lane:
         if self._closing:
             raise failures.shutting_down()
         waiting = self._queue.qsize()
-        wait_seconds = waiting * self._operation_seconds
+        batches_ahead = -(-waiting // self._limits.batch_operations_max)
+        wait_seconds = batches_ahead * self._batch_seconds
         if (
             waiting >= self._limits.queue_operations_max
             or wait_seconds > self._limits.queue_wait_seconds_max
@@ -123,7 +124,7 @@ class Lane:
                 ready = self._ready(batch, started)
                 if ready:
                     self._run(ready)
-                    self._measure(len(ready), time.monotonic() - started)
+                    self._measure(time.monotonic() - started)
                 self._busy_since = None
         finally:
             self._closing = True
@@ -172,9 +173,9 @@ class Lane:
 
     def _commit(self, batch: list[Waiting]) -> None:
         """Carry a batch out, again if others were in its way. Raises Failure for all of it."""
-        operations = [waiting.operation for waiting in batch]
         lost = False
         for attempt in range(1, self._limits.attempts_max + 1):
+            operations = [waiting.operation for waiting in batch]
             try:
                 outcomes: list[Outcome] | None = transact(
                     self._connected(), operations, self._rules
@@ -189,6 +190,9 @@ class Lane:
                 outcomes = self._recover(fault, attempt)
             if outcomes is not None:
                 self._answer(list(zip(batch, outcomes, strict=True)))
+                return
+            batch = self._ready(batch, time.monotonic())
+            if not batch:
                 return
         if lost:
             raise failures.database_unavailable()
@@ -219,7 +223,7 @@ class Lane:
             try:
                 self._session = self._session or self._open_session()
                 committed = self._session.transaction_committed(
-                    unresolved.transaction_id, unresolved.timeline
+                    unresolved.transaction_id, unresolved.evidence
                 )
             except psycopg.Error:
                 committed = None
@@ -278,9 +282,9 @@ class Lane:
                 rest.append((waiting, failures.shutting_down()))
         self._answer(rest)
 
-    def _measure(self, operations: int, seconds: float) -> None:
-        """Keep a moving average of what an operation takes, for the estimate of the wait."""
-        self._operation_seconds += 0.1 * (seconds / operations - self._operation_seconds)
+    def _measure(self, seconds: float) -> None:
+        """Keep a moving average of what a batch takes, for the estimate of the wait."""
+        self._batch_seconds += 0.2 * (seconds - self._batch_seconds)
 
     def _answer(self, answers: list[Answer]) -> None:
         """Hand all answers to the event loop at once."""

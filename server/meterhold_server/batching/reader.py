@@ -12,7 +12,7 @@ import psycopg
 
 from meterhold_server.batching import failures
 from meterhold_server.storage.connection import connect_reader, sever
-from meterhold_server.storage.load import Connection
+from meterhold_server.storage.exchange import Connection
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

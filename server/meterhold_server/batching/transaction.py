@@ -16,6 +16,7 @@ from meterhold_server.core.needs import needs
 from meterhold_server.core.operations import Operation
 from meterhold_server.core.outcomes import Outcome
 from meterhold_server.storage.errors import Fault, fault_at_commit, fault_before_commit
+from meterhold_server.storage.evidence import Evidence, evidence_of
 from meterhold_server.storage.load import load
 from meterhold_server.storage.persist import persist
 from meterhold_server.storage.session import Session
@@ -25,7 +26,7 @@ class Unresolved(NamedTuple):
     """A COMMIT whose answer was lost, and what the callers are to be told if it went through."""
 
     transaction_id: str
-    timeline: str
+    evidence: Evidence | None
     outcomes: list[Outcome]
 
 
@@ -48,7 +49,7 @@ def transact(session: Session, operations: Sequence[Operation], rules: Rules) ->
         state, now, transaction_id = load(session.connection, needs(operations))
         outcomes, writes = decide(state, operations, now, rules)
         if writes:
-            unresolved = Unresolved(transaction_id, session.timeline, outcomes)
+            unresolved = Unresolved(transaction_id, evidence_of(writes), outcomes)
             session.doubtful = False
             persist(session.connection, writes)
     except psycopg.Error as error:

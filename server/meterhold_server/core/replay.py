@@ -23,6 +23,23 @@ from meterhold_server.core.outcomes import Reason, Rejected
 
 _SAME_GRANT: Final = ("account", "unit", "amount_micros")
 _ALIAS: Final = "alias"
+_FIELDS: Final = (
+    *_SAME_GRANT,
+    "add_amount_micros",
+    "ttl",
+    "min_amount_micros",
+    "min_available_micros",
+    "on_expiry",
+    "overage",
+    "reason",
+    "category",
+    "priority",
+    "expire_time",
+    "cash",
+    "source",
+    "usage",
+)
+"""Every field that is compared, in the order in which a difference is told."""
 
 Request = dict[str, Any]
 
@@ -103,7 +120,7 @@ def mismatch(request: Request, receipt: Receipt) -> Rejected | None:
     """The refusal of a request that is not the one its key was used for; None if it is."""
     if request == receipt.request:
         return None
-    return _differing((*request, *receipt.request), request, receipt.request)
+    return _differing(_FIELDS, request, receipt.request)
 
 
 def _differing(

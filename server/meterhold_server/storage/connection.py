@@ -14,7 +14,7 @@ import psycopg
 from psycopg.adapt import Loader
 from psycopg.types.json import set_json_loads
 
-from meterhold_server.storage.load import Connection
+from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.tables import APPLICATION_ROLE, REVISION
 
 VERSION_MIN = 15
@@ -27,7 +27,7 @@ CONNECT_SECONDS = 5
 # scan of it when it has grown, and planning again for each batch would cost more than the batch.
 _LANE_SETTINGS = {
     "statement_timeout": "10s",
-    "lock_timeout": "5s",
+    "lock_timeout": "1s",
     "idle_in_transaction_session_timeout": "30s",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -64,7 +64,7 @@ def connect(url: str, settings: dict[str, str] | None = None) -> Connection:
 
     Dead peers are noticed by keepalives and `tcp_user_timeout`. Raises psycopg.Error.
     """
-    connection = psycopg.connect(
+    connection = Connection.connect(
         url,
         autocommit=True,
         connect_timeout=CONNECT_SECONDS,
@@ -142,7 +142,7 @@ def check_database(url: str, *, allow_unsafe: bool = False) -> None:
         raise DatabaseError("The database is refused: " + "; ".join(reasons) + ".")
 
 
-def _version_reasons(connection: Connection) -> Iterator[str]:
+def _version_reasons(connection: psycopg.Connection[Any]) -> Iterator[str]:
     major = connection.info.server_version // 10_000
     if not VERSION_MIN <= major <= VERSION_MAX:
         yield f"PostgreSQL {major} is not one of {VERSION_MIN} to {VERSION_MAX}"
@@ -152,7 +152,7 @@ def _version_reasons(connection: Connection) -> Iterator[str]:
         yield "it is read-only: default_transaction_read_only is on"
 
 
-def _durability_reasons(connection: Connection) -> Iterator[str]:
+def _durability_reasons(connection: psycopg.Connection[Any]) -> Iterator[str]:
     for name in ("fsync", "full_page_writes"):
         if _value(connection, f"SHOW {name}") != "on":
             yield f"{name} is off: a crash would lose or corrupt what was acknowledged"
@@ -161,7 +161,7 @@ def _durability_reasons(connection: Connection) -> Iterator[str]:
         yield f"synchronous_commit is {level}, below on: a crash would lose what was acknowledged"
 
 
-def _schema_reasons(connection: Connection) -> Iterator[str]:
+def _schema_reasons(connection: psycopg.Connection[Any]) -> Iterator[str]:
     no_right = f"the user may not act as {APPLICATION_ROLE}: GRANT {APPLICATION_ROLE} TO the user"
     revision = None
     if _value(connection, "SELECT to_regclass('alembic_version')") is not None:
@@ -176,6 +176,6 @@ def _schema_reasons(connection: Connection) -> Iterator[str]:
         yield no_right
 
 
-def _value(connection: Connection, query: str) -> Any:
+def _value(connection: psycopg.Connection[Any], query: str) -> Any:
     row = connection.execute(query).fetchone()  # type: ignore[arg-type, call-overload, unused-ignore]
     return row[0] if row else None

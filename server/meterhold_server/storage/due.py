@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Integer, bindparam, func, select
 
 from meterhold_server.core.model import AccountKey
-from meterhold_server.storage.load import Connection
+from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.statements import compiled
 from meterhold_server.storage.tables import account
 

@@ -7,17 +7,18 @@ read after the locks are held: no other batch can have written these accounts at
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, NamedTuple
-
-import psycopg
 
 from meterhold_server.core.funds import spend_key
 from meterhold_server.core.model import NAMESPACE_CLAIM_KINDS, ClaimKey, State
 from meterhold_server.core.needs import Needs, StillNeeds, still_needs
 from meterhold_server.storage import statements
+from meterhold_server.storage.exchange import Command, Connection, Statement, exchange
 from meterhold_server.storage.rows import (
+    Row,
     account_from,
     claim_from,
     claim_key_row,
@@ -25,9 +26,6 @@ from meterhold_server.storage.rows import (
     lot_from,
     reservation_from,
 )
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 
 class Loaded(NamedTuple):
@@ -44,31 +42,26 @@ def load(connection: Connection, needs: Needs) -> Loaded:
     Raises psycopg.Error; the transaction is then to be rolled back, and nothing was written.
     """
     ids = account_array(needs.account_ids)
-    reservations = claims = account_claims = None
-    with connection.pipeline():
-        connection.execute("BEGIN")
-        accounts = connection.execute(statements.LOCK_ACCOUNTS, ids, prepare=True)
-        clock = connection.execute(statements.CLOCK, prepare=True)
-        lots = connection.execute(statements.LIVE_LOTS, ids, prepare=True)
-        if needs.reservations:
-            rows = [{"account_id": a, "reservation_id": r} for a, r in needs.reservations]
-            reservations = _by_rows(connection, statements.RESERVATIONS, rows)
-        in_namespace, in_account = _by_scope(needs.claims)
-        if in_namespace:
-            claims = _by_rows(connection, statements.CLAIMS, in_namespace)
-        if in_account:
-            account_claims = _by_rows(connection, statements.ACCOUNT_CLAIMS, in_account)
-    state = State()
-    for row in accounts.fetchall():
-        account = account_from(row)
-        state.accounts[account.account_id] = account
+    commands: list[Command] = [
+        (statements.BEGIN, {}),
+        (statements.LOCK_ACCOUNTS, ids),
+        (statements.CLOCK, {}),
+        (statements.LIVE_LOTS, ids),
+    ]
+    if needs.reservations:
+        rows = [{"account_id": a, "reservation_id": r} for a, r in needs.reservations]
+        commands.append((statements.RESERVATIONS, rows_parameter(rows)))
+    for statement, keys in _by_scope(needs.claims):
+        commands.append((statement, rows_parameter(keys)))
+    _, accounts, clock, lots, *named = exchange(connection, commands)
+    state = State({row[0]: account_from(row) for row in accounts})
     _add_lots(state, lots)
-    _add_reservations(state, reservations)
-    for cursor in (claims, account_claims):
-        for row in cursor.fetchall() if cursor else ():
-            claim = claim_from(row)
-            state.claims[claim.claim_key] = claim
-    now, transaction_id = clock.fetchall()[0]
+    if needs.reservations:
+        _add_reservations(state, named.pop(0))
+    for row in chain.from_iterable(named):
+        claim = claim_from(row)
+        state.claims[claim.claim_key] = claim
+    now, transaction_id = clock[0]
     if more := still_needs(state, now):
         _load_more(connection, state, more, now)
     return Loaded(state, now, transaction_id)
@@ -79,39 +72,39 @@ def account_array(account_ids: Iterable[str]) -> dict[str, str]:
     return {"account_ids": "{" + ",".join(account_ids) + "}"}
 
 
+def rows_parameter(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The parameter of the statements that take many rows."""
+    return {"rows": json_rows(rows)}
+
+
 def _load_more(connection: Connection, state: State, more: StillNeeds, now: datetime) -> None:
-    due = account_array(more.due_account_ids) | {"now": now}
-    lots = None
-    with connection.pipeline():
-        reservations = connection.execute(statements.DUE_RESERVATIONS, due, prepare=True)
-        following = connection.execute(statements.NEXT_RESERVATIONS, due, prepare=True)
-        if more.lots:
-            rows = [{"account_id": account_id, "seq": seq} for account_id, seq in more.lots]
-            lots = _by_rows(connection, statements.LOTS, rows)
+    due = account_array(more.due_account_ids) | {"now": now.isoformat()}
+    commands = [(statements.DUE_RESERVATIONS, due), (statements.NEXT_RESERVATIONS, due)]
+    if more.lots:
+        rows = [{"account_id": account_id, "seq": seq} for account_id, seq in more.lots]
+        commands.append((statements.LOTS, rows_parameter(rows)))
+    reservations, following, *lots = exchange(connection, commands)
     _add_reservations(state, reservations)
     _add_reservations(state, following)
-    _add_lots(state, lots)
-
-
-def _by_rows(connection: Connection, statement: str, rows: list[dict[str, Any]]) -> Cursor:
-    return connection.execute(statement, {"rows": json_rows(rows)}, prepare=True)
+    _add_lots(state, chain.from_iterable(lots))
 
 
 def _by_scope(
     claim_keys: Iterable[ClaimKey],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    in_namespace: list[dict[str, Any]] = []
-    in_account: list[dict[str, Any]] = []
+) -> Iterator[tuple[Statement, list[dict[str, Any]]]]:
+    """The keys in rows for the statement that looks them up, by their scope."""
+    rows: dict[Statement, list[dict[str, Any]]] = {}
     for claim_key in claim_keys:
-        rows = in_namespace if claim_key.kind in NAMESPACE_CLAIM_KINDS else in_account
-        rows.append(claim_key_row(claim_key))
-    return in_namespace, in_account
+        in_namespace = claim_key.kind in NAMESPACE_CLAIM_KINDS
+        statement = statements.CLAIMS if in_namespace else statements.ACCOUNT_CLAIMS
+        rows.setdefault(statement, []).append(claim_key_row(claim_key))
+    yield from rows.items()
 
 
-def _add_lots(state: State, cursor: Cursor | None) -> None:
+def _add_lots(state: State, rows: Iterable[Row]) -> None:
     """Add lots to their accounts, each once, and keep them in spend order."""
     grown = set()
-    for row in cursor.fetchall() if cursor else ():
+    for row in rows:
         lot = lot_from(row)
         lots = state.accounts[lot.account_id].lots
         if all(lot.seq != known.seq for known in lots):
@@ -121,8 +114,8 @@ def _add_lots(state: State, cursor: Cursor | None) -> None:
         state.accounts[account_id].lots.sort(key=spend_key)
 
 
-def _add_reservations(state: State, cursor: Cursor | None) -> None:
-    for row in cursor.fetchall() if cursor else ():
+def _add_reservations(state: State, rows: Iterable[Row]) -> None:
+    for row in rows:
         reservation = reservation_from(row)
         known = state.accounts[reservation.account_id].reservations
         known.setdefault(reservation.reservation_id, reservation)

@@ -25,7 +25,7 @@ from meterhold_server.core.model import (
     Reservation,
     ReservationState,
 )
-from meterhold_server.storage.load import Connection
+from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.rows import account_from, entry_from, lot_from, reservation_from
 from meterhold_server.storage.statements import compiled
 from meterhold_server.storage.tables import (

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from meterhold_server.core.model import NAMESPACE_CLAIM_KINDS, Account, Lot, Reservation
 from meterhold_server.core.posting import Writes
 from meterhold_server.storage import rows, statements
-from meterhold_server.storage.load import Connection
+from meterhold_server.storage.exchange import Command, Connection, Statement, exchange
+from meterhold_server.storage.load import rows_parameter
 
 _T = TypeVar("_T", Account, Lot, Reservation)
 
@@ -21,14 +22,13 @@ def persist(connection: Connection, writes: Writes) -> None:
     violation, and the batch is then to be decided again. Another psycopg.Error may have come
     after COMMIT was received: see `errors.fault_at_commit`.
     """
-    with connection.pipeline():
-        for statement, changed in _statements(writes):
-            if changed:
-                connection.execute(statement, {"rows": rows.json_rows(changed)}, prepare=True)
-        connection.execute("COMMIT")
+    commands: list[Command] = [
+        (statement, rows_parameter(changed)) for statement, changed in _changes(writes) if changed
+    ]
+    exchange(connection, [*commands, (statements.COMMIT, {})])
 
 
-def _statements(writes: Writes) -> Iterable[tuple[str, list[dict[str, Any]]]]:
+def _changes(writes: Writes) -> Iterable[tuple[Statement, list[dict[str, Any]]]]:
     accounts = sorted(writes.accounts.values(), key=lambda account: account.account_id)
     yield statements.INSERT_ACCOUNTS, _new(accounts, rows.account_row)
     yield statements.UPDATE_ACCOUNTS, _changed(accounts, rows.account_changes)

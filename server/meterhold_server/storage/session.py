@@ -8,12 +8,12 @@ import psycopg
 from psycopg.errors import Diagnostic
 from psycopg.pq import TransactionStatus
 
-from meterhold_server.storage.connection import connect_lane, sever, severed_if_silent
+from meterhold_server.storage.connection import connect_lane, sever
+from meterhold_server.storage.evidence import Evidence
+from meterhold_server.storage.exchange import exchange
+from meterhold_server.storage.statements import ROLLBACK
 
-# The timeline is part of the name of the WAL file being written. It grows at a failover, and then
-# the number of a transaction may have been given to another one.
-_TIMELINE: Final = "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
-_STATUS: Final = f"SELECT pg_xact_status(%s::text::xid8), ({_TIMELINE})"
+_STATUS: Final = "SELECT pg_xact_status(%s::text::xid8)"
 # Its commit waits for the synchronous standbys, if there are any, and so for all commits before it.
 # A commit whose wait for them was broken off is known as committed, and may be lost in a failover.
 _REPLICATED: Final = "SELECT pg_logical_emit_message(true, 'meterhold', '')"
@@ -29,28 +29,26 @@ class Session:
         self.connection.add_notice_handler(self._notice)
         # A commit came with a warning: done here, perhaps not on the synchronous standby.
         self.doubtful = False
-        try:
-            with severed_if_silent(self.connection):
-                row = self.connection.execute(_TIMELINE).fetchone()  # type: ignore[arg-type, unused-ignore]
-        except BaseException:
-            self.close()
-            raise
-        self.timeline = str(row[0]) if row else ""
 
-    def transaction_committed(self, transaction_id: str, timeline: str) -> bool | None:
-        """What became of a transaction of an earlier session; None if that cannot be said (yet).
+    def transaction_committed(self, transaction_id: str, evidence: Evidence | None) -> bool | None:
+        """Whether a transaction of an earlier session did what `evidence` says.
 
-        Raises psycopg.Error.
+        None if that cannot be said (yet). False also if there is no evidence, when it is as good to
+        do it again. Raises psycopg.Error.
         """
-        row = self.connection.execute(_STATUS, (transaction_id,)).fetchone()  # type: ignore[arg-type, unused-ignore]
-        status, now_on = row or (None, None)
-        if now_on != timeline:
+        try:
+            row = self.connection.execute(_STATUS, (transaction_id,)).fetchone()
+        except psycopg.errors.InvalidParameterValue:
+            # The number is yet to be given: a crash has taken the transaction that had it.
+            return False
+        status = row[0] if row else None
+        if status not in ("committed", "aborted"):
             return None
-        if status == "committed":
-            self.doubtful = False
-            self.connection.execute(_REPLICATED)
-            return None if self.doubtful else True
-        return False if status == "aborted" else None
+        if status == "aborted" or evidence is None or not evidence.is_in(self.connection):
+            return False
+        self.doubtful = False
+        self.connection.execute(_REPLICATED)
+        return None if self.doubtful else True
 
     def leave_transaction(self) -> None:
         """Roll back what is open; close the connection if even that fails."""
@@ -58,7 +56,8 @@ class Session:
         if self.connection.closed or idle:
             return
         try:
-            self.connection.rollback()
+            # Not by psycopg's own rollback, which would drop what is prepared.
+            exchange(self.connection, [(ROLLBACK, {})])
         except psycopg.Error:
             self.close()
 

@@ -29,15 +29,25 @@ from sqlalchemy import (
 from sqlalchemy import Text as SqlText
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
+from sqlalchemy.sql.compiler import SQLCompiler
 
+from meterhold_server.storage.exchange import Statement
 from meterhold_server.storage.tables import account, account_claim, claim, entry, lot, reservation
 
-_DIALECT = psycopg_dialect()  # type: ignore[no-untyped-call]
+_CURSORS = psycopg_dialect()  # type: ignore[no-untyped-call]
+_EXCHANGES = psycopg_dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 
 def compiled(statement: ClauseElement) -> str:
-    """The SQL text of a statement, with `%(name)s` parameters for psycopg."""
-    return str(statement.compile(dialect=_DIALECT))
+    """The SQL text of a statement, with `%(name)s` parameters for psycopg's cursors."""
+    return str(statement.compile(dialect=_CURSORS))
+
+
+def _for_exchange(name: str, statement: ClauseElement) -> Statement:
+    """A statement of the hot path, with `$1` parameters in the order in which they are numbered."""
+    text = statement.compile(dialect=_EXCHANGES)
+    assert isinstance(text, SQLCompiler)
+    return Statement(name.encode(), str(text).encode(), tuple(text.positiontup or ()))
 
 
 def _any_account(of: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -52,17 +62,19 @@ def _rows(table: Table, names: Sequence[str] | None = None) -> TableValuedAlias:
     return func.json_to_recordset(parameter).table_valued(*columns).render_derived(with_types=True)
 
 
-def _insert(table: Table) -> str:
+def _insert(table: Table) -> Statement:
     rows = _rows(table)
     names = [c.name for c in table.c]
-    return compiled(insert(table).from_select(names, select(*(rows.c[name] for name in names))))
+    every = insert(table).from_select(names, select(*(rows.c[name] for name in names)))
+    return _for_exchange(f"insert {table.name}", every)
 
 
-def _update(table: Table, changing: Sequence[str]) -> str:
+def _update(table: Table, changing: Sequence[str]) -> Statement:
     keys = [c.name for c in table.primary_key]
     rows = _rows(table, [*keys, *changing])
     matches = and_(*(table.c[name] == rows.c[name] for name in keys))
-    return compiled(update(table).where(matches).values({name: rows.c[name] for name in changing}))
+    every = update(table).where(matches).values({name: rows.c[name] for name in changing})
+    return _for_exchange(f"update {table.name}", every)
 
 
 ACCOUNT_CHANGING: Final = (
@@ -99,36 +111,44 @@ RESERVATION_CHANGING: Final = (
     "closing",
 )
 
-LOCK_ACCOUNTS: Final = compiled(
+BEGIN: Final = Statement(b"begin", b"BEGIN")
+COMMIT: Final = Statement(b"commit", b"COMMIT")
+ROLLBACK: Final = Statement(b"rollback", b"ROLLBACK")
+LOCK_ACCOUNTS: Final = _for_exchange(
+    "lock accounts",
     select(account)
     .where(_any_account(account.c.account_id))
     .order_by(account.c.account_id)
-    .with_for_update(key_share=True)
+    .with_for_update(key_share=True),
 )
-CLOCK: Final = compiled(
-    select(func.clock_timestamp(), cast(literal_column("pg_current_xact_id()"), SqlText))
+CLOCK: Final = _for_exchange(
+    "clock", select(func.clock_timestamp(), cast(literal_column("pg_current_xact_id()"), SqlText))
 )
-LIVE_LOTS: Final = compiled(select(lot).where(_any_account(lot.c.account_id), lot.c.live))
+LIVE_LOTS: Final = _for_exchange(
+    "live lots", select(lot).where(_any_account(lot.c.account_id), lot.c.live)
+)
 
 _wanted_reservations = _rows(reservation, ["account_id", "reservation_id"])
-RESERVATIONS: Final = compiled(
+RESERVATIONS: Final = _for_exchange(
+    "reservations",
     select(reservation).join(
         _wanted_reservations,
         and_(
             reservation.c.account_id == _wanted_reservations.c.account_id,
             reservation.c.reservation_id == _wanted_reservations.c.reservation_id,
         ),
-    )
+    ),
 )
 
 
-def _claims(table: Table) -> str:
+def _claims(table: Table) -> Statement:
     """Claims by key, each with its entry."""
     wanted = _rows(table, [c.name for c in table.primary_key])
     matches = and_(*(table.c[c.name] == wanted.c[c.name] for c in table.primary_key))
     its_entry = and_(entry.c.account_id == table.c.account_id, entry.c.seq == table.c.entry_seq)
     scope = next(iter(table.primary_key)).name
-    return compiled(
+    return _for_exchange(
+        f"{table.name} by key",
         select(
             table.c.kind,
             table.c[scope].label("scope"),
@@ -141,7 +161,7 @@ def _claims(table: Table) -> str:
         )
         .select_from(wanted)
         .join(table, matches)
-        .outerjoin(entry, its_entry)
+        .outerjoin(entry, its_entry),
     )
 
 
@@ -150,10 +170,11 @@ ACCOUNT_CLAIMS: Final = _claims(account_claim)
 
 _active = reservation.c.state == literal_column("'ACTIVE'")
 _now = bindparam("now", type_=reservation.c.expire_time.type)
-DUE_RESERVATIONS: Final = compiled(
+DUE_RESERVATIONS: Final = _for_exchange(
+    "due reservations",
     select(reservation).where(
         _any_account(reservation.c.account_id), _active, reservation.c.expire_time <= _now
-    )
+    ),
 )
 _next = (
     select(reservation)
@@ -166,18 +187,20 @@ _next = (
     .limit(literal_column("1"))
     .lateral("next_reservation")
 )
-NEXT_RESERVATIONS: Final = compiled(
+NEXT_RESERVATIONS: Final = _for_exchange(
+    "next reservations",
     select(_next)
     .select_from(account.join(_next, literal_column("true")))
-    .where(_any_account(account.c.account_id))
+    .where(_any_account(account.c.account_id)),
 )
 
 _wanted_lots = _rows(lot, ["account_id", "seq"])
-LOTS: Final = compiled(
+LOTS: Final = _for_exchange(
+    "lots",
     select(lot).join(
         _wanted_lots,
         and_(lot.c.account_id == _wanted_lots.c.account_id, lot.c.seq == _wanted_lots.c.seq),
-    )
+    ),
 )
 
 INSERT_ACCOUNTS: Final = _insert(account)
