@@ -41,7 +41,8 @@ class _Async:
         return await getattr(self._client, method)(*args, **kwargs)
 
     def items(self, method: str, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        return getattr(self._client, method)(*args, **kwargs)
+        items: AsyncIterator[Any] = getattr(self._client, method)(*args, **kwargs)
+        return items
 
 
 @pytest.fixture

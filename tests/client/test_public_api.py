@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import re
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -97,7 +97,7 @@ def test_enums_are_those_of_the_contract(
 
 
 def test_result_fields_are_those_of_the_contract() -> None:
-    responses = {
+    responses: dict[type, Any] = {
         meterhold.ReserveResult: metering_service_pb2.ReserveResponse,
         meterhold.SettleResult: metering_service_pb2.SettleResponse,
         meterhold.ReleaseResult: metering_service_pb2.ReleaseResponse,
