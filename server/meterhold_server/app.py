@@ -133,7 +133,7 @@ def stop_on_signals(stopping: asyncio.Event) -> None:
 def _spare_collections() -> None:
     """Let the garbage collector skip what is there for good, and look for cycles less often.
 
-    Calls leave hardly any, and a full collection stops all of them: p99 latency fell by a third.
+    Calls leave hardly any, and a full collection stops all of them at once.
     """
     gc.collect()
     gc.freeze()

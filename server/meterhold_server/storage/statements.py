@@ -1,8 +1,7 @@
 """The statements of the hot path, made from the tables' metadata and compiled to SQL once.
 
-Rows travel as one JSON parameter per statement. Measured with 64 ledger rows of 14 columns,
-client and commit included: 1.0 ms as JSON, 1.9 ms as arrays, 1.6 ms as a pipeline of single
-inserts, 3.8 ms as VALUES; of the client's CPU 0.2, 1.0, 1.3 and 2.4 ms.
+Rows travel as one JSON parameter per statement: arrays take about twice as long, a pipeline of
+single inserts or VALUES three times (`python -m benchmarks.parameters`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,107 @@
+"""`python -m benchmarks.parameters`: four ways to hand the rows of a batch to one INSERT.
+
+Writes ledger entries into the real table of a durable embedded database, a batch at a time, each
+committed. This is why `storage.statements` sends rows as one JSON parameter.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import psycopg
+from rich.console import Console
+
+from meterhold_server.embedded import EmbeddedPostgres
+from meterhold_server.storage import migrate
+from meterhold_server.storage.tables import entry
+
+ROWS: Final = 64
+BATCHES: Final = 150
+ACCOUNT_ID: Final = "00000000-0000-0000-0000-000000000001"
+
+_TYPES: Final = {
+    str(column.name): str(column.type).replace("DATETIME", "timestamptz") for column in entry.c
+}
+_SLOTS: Final = "(" + ", ".join(f"%s::{kind}" for kind in _TYPES.values()) + ")"
+_seq = count(1)
+
+Connection = psycopg.Connection[Any]
+Rows = list[dict[str, Any]]
+
+
+def batch() -> Rows:
+    return [
+        dict.fromkeys(_TYPES)
+        | {
+            "account_id": ACCOUNT_ID,
+            "seq": next(_seq),
+            "kind": "DEBIT",
+            "amount_micros": -5,
+            "remaining_after_micros": 10**12,
+            "create_time": "2026-01-01T00:00:00+00:00",
+            "key": "order",
+            "parts": "[[1, 5]]",
+        }
+        for _ in range(ROWS)
+    ]
+
+
+def as_json(connection: Connection, rows: Rows) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
+    sql = f"INSERT INTO entry SELECT * FROM json_to_recordset(%s::json) AS r({columns})"
+    for row in rows:
+        row["parts"] = orjson.Fragment(row["parts"])
+    connection.execute(sql, [orjson.dumps(rows).decode()], prepare=True)
+
+
+def as_arrays(connection: Connection, rows: Rows) -> None:
+    slots = ", ".join(f"%s::{kind}[]" for kind in _TYPES.values())
+    sql = f"INSERT INTO entry SELECT * FROM unnest({slots})"
+    connection.execute(sql, [[row[name] for row in rows] for name in _TYPES], prepare=True)
+
+
+def as_pipeline(connection: Connection, rows: Rows) -> None:
+    with connection.pipeline(), connection.cursor() as cursor:
+        cursor.executemany(f"INSERT INTO entry VALUES {_SLOTS}", [[*row.values()] for row in rows])
+
+
+def as_values(connection: Connection, rows: Rows) -> None:
+    sql = "INSERT INTO entry VALUES " + ", ".join([_SLOTS] * len(rows))
+    connection.execute(sql, [value for row in rows for value in row.values()], prepare=True)
+
+
+def main() -> None:
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="meterhold-bench-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o711)
+        with EmbeddedPostgres.start(Path(folder) / "postgres") as postgres:
+            migrate.upgrade(postgres.url)
+            with psycopg.connect(postgres.url, autocommit=True) as connection:
+                ways = (as_json, as_arrays, as_pipeline, as_values)
+                taken = {way: measure(way, connection) for way in ways}
+    base, base_cpu = taken[as_json]
+    for way, (elapsed, cpu) in taken.items():
+        console.print(
+            f"{way.__name__:<12} {elapsed * 1000:5.2f} ms a batch of {ROWS}, "
+            f"{elapsed / base:4.1f} × JSON; client CPU {cpu / base_cpu:4.1f} ×"
+        )
+
+
+def measure(way: Callable[[Connection, Rows], None], connection: Connection) -> tuple[float, float]:
+    """Seconds, and seconds of this process's CPU, that a batch takes."""
+    for _ in range(BATCHES // 5):
+        way(connection, batch())
+    started, cpu = time.perf_counter(), time.process_time()
+    for _ in range(BATCHES):
+        way(connection, batch())
+    return (time.perf_counter() - started) / BATCHES, (time.process_time() - cpu) / BATCHES
+
+
+if __name__ == "__main__":
+    main()
