@@ -32,14 +32,14 @@ def database(
     """The URL of the database to use: the one that is set, or that of an embedded server.
 
     The embedded one is started and migrated, and stopped at the end unless others use it. Without
-    `writes` a database that may lose commits will do. Raises DatabaseError if the database must not
-    be used, EmbeddedPostgresError, and psycopg.Error.
+    `writes` a standby, or a database that may lose commits, will do. Raises DatabaseError if the
+    database must not be used, EmbeddedPostgresError, and psycopg.Error.
     """
     unsafe = settings.allow_unsafe_database
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
         if check:
-            check_database(url, allow_unsafe=unsafe or not writes)
+            check_database(url, allow_unsafe=unsafe, writes=writes)
         yield url
         return
     server = EmbeddedPostgres.start(settings.data_directory, durable=not unsafe)

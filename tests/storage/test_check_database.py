@@ -9,6 +9,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from meterhold_server.storage import migrate
+from meterhold_server.storage.audit import audit
 from meterhold_server.storage.connection import DatabaseError, check_database
 from meterhold_server.storage.tables import REVISION
 from support.database import DatabaseServer, name_of
@@ -106,3 +107,9 @@ class TestAnotherUser:
 def test_a_server_that_is_away_is_an_error_of_its_own() -> None:
     with pytest.raises(psycopg.OperationalError):
         check_database("postgresql://postgres@127.0.0.1:1/none", allow_unsafe=True)
+
+
+def test_a_read_only_one_will_do_for_those_who_only_read(database_url: str) -> None:
+    alter(database_url, "ALTER DATABASE SET default_transaction_read_only = on")
+    check_database(database_url, writes=False)
+    assert audit(database_url).clean

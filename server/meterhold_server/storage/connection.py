@@ -128,15 +128,19 @@ def connect_reader(url: str) -> Connection:
     return connect(url, _READ_SETTINGS)
 
 
-def check_database(url: str, *, allow_unsafe: bool = False) -> None:
+def check_database(url: str, *, allow_unsafe: bool = False, writes: bool = True) -> None:
     """Refuse a database that could lose what it acknowledged, or has not the right schema.
 
-    `allow_unsafe` accepts settings that lose data in a crash, for tests. Raises DatabaseError,
-    with every reason at once, and psycopg.Error if the server cannot be reached.
+    `allow_unsafe` accepts settings that lose data in a crash, for tests. Without `writes` a
+    standby, and a database that could lose commits, will do as well. Raises DatabaseError, with
+    every reason at once, and psycopg.Error if the server cannot be reached.
     """
     with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
-        reasons = [*_version_reasons(connection), *_schema_reasons(connection)]
-        if not allow_unsafe:
+        reasons = [*_version_reasons(connection)]
+        if writes:
+            reasons += _read_only_reasons(connection)
+        reasons += _schema_reasons(connection)
+        if writes and not allow_unsafe:
             reasons += _durability_reasons(connection)
     if reasons:
         raise DatabaseError("The database is refused: " + "; ".join(reasons) + ".")
@@ -146,6 +150,9 @@ def _version_reasons(connection: psycopg.Connection[Any]) -> Iterator[str]:
     major = connection.info.server_version // 10_000
     if not VERSION_MIN <= major <= VERSION_MAX:
         yield f"PostgreSQL {major} is not one of {VERSION_MIN} to {VERSION_MAX}"
+
+
+def _read_only_reasons(connection: psycopg.Connection[Any]) -> Iterator[str]:
     if _value(connection, "SELECT pg_is_in_recovery()"):
         yield "it is a standby: give the URL of the primary"
     elif _value(connection, "SHOW transaction_read_only") == "on":
