@@ -46,7 +46,7 @@ async def test_the_examples_print_what_the_readme_says(address: str) -> None:
     if grpcurl is None:
         pytest.skip("grpcurl is not installed here")
     [arguments] = re.findall(
-        r"^    grpcurl -plaintext -d '(.*)' (\S+) (\S+)$", README, re.MULTILINE
+        r"^    .venv/bin/grpcurl -plaintext -d '(.*)' (\S+) (\S+)$", README, re.MULTILINE
     )
     request, _, method = arguments
     answered = await _output(grpcurl, "-plaintext", "-d", request, address, method)

@@ -117,10 +117,8 @@ def severed_if_silent(connection: Connection) -> Iterator[None]:
 
 
 def connect_lane(url: str) -> Connection:
-    """A connection for one lane. It has its own statements prepared, and plans them once."""
-    connection = connect(url, _LANE_SETTINGS)
-    connection.prepared_max = 100
-    return connection
+    """A connection for one lane."""
+    return connect(url, _LANE_SETTINGS)
 
 
 def connect_reader(url: str) -> Connection:
