@@ -8,11 +8,12 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from meterhold_server.embedded import EmbeddedPostgres
 from meterhold_server.storage import migrate
 from meterhold_server.storage.audit import audit
 from meterhold_server.storage.connection import DatabaseError, check_database
 from meterhold_server.storage.tables import REVISION
-from support.database import DatabaseServer, name_of
+from support.database import DatabaseServer, name_of, open_folder
 
 
 @pytest.fixture
@@ -113,3 +114,17 @@ def test_a_read_only_one_will_do_for_those_who_only_read(database_url: str) -> N
     alter(database_url, "ALTER DATABASE SET default_transaction_read_only = on")
     check_database(database_url, writes=False)
     assert audit(database_url).clean
+
+
+@pytest.mark.slow
+def test_a_standby_is_refused_but_for_those_who_only_read() -> None:
+    with open_folder() as folder:
+        with EmbeddedPostgres.start(folder / "postgres") as primary:
+            migrate.upgrade(primary.url)
+        (folder / "postgres" / "data" / "standby.signal").touch()
+        with EmbeddedPostgres.start(folder / "postgres") as standby:
+            assert refusal(standby.url) == (
+                "The database is refused: it is a standby: give the URL of the primary."
+            )
+            check_database(standby.url, writes=False)
+            assert audit(standby.url).clean
