@@ -77,7 +77,7 @@ format: $(READY) ## Format the sources
 
 lock: ## Renew the lock files with the newest versions
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	cd $(CURDIR) && for job in "dev --extra server --extra embedded --group dev" "server --extra server" "build --group build" "proto --group proto"; do set -- $$job; name=$$1; shift; \
+	cd $(CURDIR) && for job in "dev --extra server --extra embedded --extra cli --group dev" "server --extra server" "build --group build" "proto --group proto"; do set -- $$job; name=$$1; shift; \
 	  .venv-lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --python-version 3.11 "$$@" $$(case $$name in dev|server) echo pyproject.toml;; esac) --output-file lock/$$name.txt; done
 	rm -rf .venv-lock
