@@ -45,7 +45,7 @@ from meterhold._results import (
     ReserveResult,
     SettleResult,
 )
-from meterhold._values import Cash, Source, Usage
+from meterhold._values import Cash, Source, Tls, Usage
 
 __all__ = [
     "AsyncClient",
@@ -82,6 +82,7 @@ __all__ = [
     "ServerError",
     "SettleResult",
     "Source",
+    "Tls",
     "Unavailable",
     "Usage",
 ]

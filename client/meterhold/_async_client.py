@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-import grpc
-import grpc.aio
-
-from meterhold import _channel, _errors, _requests, _results
-from meterhold.v1 import ledger_service_pb2_grpc, metering_service_pb2_grpc
+from meterhold import _channel, _requests, _results
+from meterhold._async_calls import AsyncCalls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
+    from pathlib import Path
     from types import TracebackType
 
+    import grpc.aio
+
     from meterhold._enums import EntryKind, LotCategory, OnExpiry, Overage, ReservationState
-    from meterhold._values import Cash, Source, Usage
-
-
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
-_PageRequest = TypeVar("_PageRequest", bound=_requests.PageRequest)
-_Page = TypeVar("_Page", bound=_results.Page)
-_Item = TypeVar("_Item")
+    from meterhold._values import Cash, Source, Tls, Usage
 
 
 class AsyncClient:
@@ -39,21 +32,18 @@ class AsyncClient:
 
     def __init__(
         self,
-        target: str = _channel.DEFAULT_TARGET,
+        target: str | Sequence[str] = _channel.DEFAULT_TARGET,
         *,
         timeout_seconds: float = _channel.DEFAULT_TIMEOUT_SECONDS,
+        attempt_timeout_seconds: float = _channel.DEFAULT_ATTEMPT_TIMEOUT_SECONDS,
+        tls: Tls | None = None,
+        api_key: str | None = None,
+        journal: str | Path | None = None,
         channel: grpc.aio.Channel | None = None,
     ) -> None:
         """See `Client`. A ready `channel` must be one of `grpc.aio`."""
-        self._timeout_seconds = _channel.checked_timeout_seconds(timeout_seconds)
-        self._owns_channel = channel is None
-        self._channel = _channel.open_aio_channel(target) if channel is None else channel
-        self._metering: metering_service_pb2_grpc.MeteringServiceAsyncStub = (
-            metering_service_pb2_grpc.MeteringServiceStub(self._channel)
-        )
-        self._ledger: ledger_service_pb2_grpc.LedgerServiceAsyncStub = (
-            ledger_service_pb2_grpc.LedgerServiceStub(self._channel)
-        )
+        endpoint = _channel.endpoint(target, tls, api_key)
+        self._calls = AsyncCalls(endpoint, channel, timeout_seconds, attempt_timeout_seconds)
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,8 +58,7 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close the connection. Calls under way end with `asyncio.CancelledError`."""
-        if self._owns_channel:
-            await self._channel.close()
+        await self._calls.aclose()
 
     async def reserve(
         self,
@@ -99,7 +88,9 @@ class AsyncClient:
             labels=labels,
             metadata=metadata,
         )
-        return _results.reserve(await self._call(self._metering.Reserve, request, timeout_seconds))
+        return _results.reserve(
+            await self._calls.call(self._calls.metering.Reserve, request, timeout_seconds)
+        )
 
     async def settle(
         self,
@@ -129,7 +120,9 @@ class AsyncClient:
             usage=usage,
             metadata=metadata,
         )
-        return _results.settle(await self._call(self._metering.Settle, request, timeout_seconds))
+        return _results.settle(
+            await self._calls.call(self._calls.metering.Settle, request, timeout_seconds)
+        )
 
     async def release(
         self,
@@ -141,7 +134,9 @@ class AsyncClient:
     ) -> _results.ReleaseResult:
         """See `Client.release`."""
         request = _requests.release(account, reservation_id=reservation_id, unit=unit)
-        return _results.release(await self._call(self._metering.Release, request, timeout_seconds))
+        return _results.release(
+            await self._calls.call(self._calls.metering.Release, request, timeout_seconds)
+        )
 
     async def extend(
         self,
@@ -165,7 +160,9 @@ class AsyncClient:
             on_expiry=on_expiry,
             extend_id=extend_id,
         )
-        return _results.extend(await self._call(self._metering.Extend, request, timeout_seconds))
+        return _results.extend(
+            await self._calls.call(self._calls.metering.Extend, request, timeout_seconds)
+        )
 
     async def debit(
         self,
@@ -174,7 +171,7 @@ class AsyncClient:
         *,
         unit: str = "",
         overage: Overage | None = None,
-        request_id: str = "",
+        request_id: str | None = "",
         labels: Mapping[str, str] | None = None,
         usage: Usage | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -191,7 +188,7 @@ class AsyncClient:
             usage=usage,
             metadata=metadata,
         )
-        response = await self._call(self._metering.Debit, request, timeout_seconds)
+        response = await self._calls.call(self._calls.metering.Debit, request, timeout_seconds)
         return _results.debit(response)
 
     async def debit_once(
@@ -218,7 +215,7 @@ class AsyncClient:
             usage=usage,
             metadata=metadata,
         )
-        response = await self._call(self._metering.DebitOnce, request, timeout_seconds)
+        response = await self._calls.call(self._calls.metering.DebitOnce, request, timeout_seconds)
         return _results.debit(response)
 
     async def grant_once(
@@ -255,7 +252,9 @@ class AsyncClient:
             labels=labels,
             metadata=metadata,
         )
-        return _results.grant(await self._call(self._metering.GrantOnce, request, timeout_seconds))
+        return _results.grant(
+            await self._calls.call(self._calls.metering.GrantOnce, request, timeout_seconds)
+        )
 
     async def balance(
         self,
@@ -268,7 +267,9 @@ class AsyncClient:
     ) -> _results.Balance:
         """See `Client.balance`."""
         request = _requests.balance(account, unit=unit, min_seq=min_seq, include_lots=include_lots)
-        return _results.balance(await self._call(self._metering.Balance, request, timeout_seconds))
+        return _results.balance(
+            await self._calls.call(self._calls.metering.Balance, request, timeout_seconds)
+        )
 
     async def get_reservation(
         self,
@@ -281,7 +282,7 @@ class AsyncClient:
         """See `Client.get_reservation`."""
         request = _requests.get_reservation(account, reservation_id=reservation_id, unit=unit)
         return _results.reservation(
-            await self._call(self._ledger.GetReservation, request, timeout_seconds)
+            await self._calls.call(self._calls.ledger.GetReservation, request, timeout_seconds)
         )
 
     def list_reservations(
@@ -297,8 +298,8 @@ class AsyncClient:
         request = _requests.list_reservations(
             account, unit=unit, states=states, page_size=page_size
         )
-        return self._items(
-            self._ledger.ListReservations, request, _results.reservations, timeout_seconds
+        return self._calls.items(
+            self._calls.ledger.ListReservations, request, _results.reservations, timeout_seconds
         )
 
     def list_entries(
@@ -315,7 +316,9 @@ class AsyncClient:
         request = _requests.list_entries(
             account, unit=unit, kinds=kinds, oldest_first=oldest_first, page_size=page_size
         )
-        return self._items(self._ledger.ListEntries, request, _results.entries, timeout_seconds)
+        return self._calls.items(
+            self._calls.ledger.ListEntries, request, _results.entries, timeout_seconds
+        )
 
     async def get_entry(
         self,
@@ -331,7 +334,9 @@ class AsyncClient:
         request = _requests.get_entry(
             account, unit=unit, seq=seq, debit_key=debit_key, grant_key=grant_key
         )
-        return _results.entry(await self._call(self._ledger.GetEntry, request, timeout_seconds))
+        return _results.entry(
+            await self._calls.call(self._calls.ledger.GetEntry, request, timeout_seconds)
+        )
 
     def list_lots(
         self,
@@ -346,33 +351,6 @@ class AsyncClient:
         request = _requests.list_lots(
             account, unit=unit, include_spent=include_spent, page_size=page_size
         )
-        return self._items(self._ledger.ListLots, request, _results.lots, timeout_seconds)
-
-    async def _call(
-        self,
-        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
-        request: _Request,
-        timeout_seconds: float | None,
-    ) -> _Response:
-        seconds = self._timeout_seconds
-        if timeout_seconds is not None:
-            seconds = _channel.checked_timeout_seconds(timeout_seconds)
-        try:
-            return await method(request, timeout=seconds)
-        except grpc.RpcError as error:
-            raise _errors.from_rpc_error(error) from error
-
-    async def _items(
-        self,
-        method: grpc.aio.UnaryUnaryMultiCallable[_PageRequest, _Page],
-        request: _PageRequest,
-        items: Callable[[_Page], Iterable[_Item]],
-        timeout_seconds: float | None,
-    ) -> AsyncIterator[_Item]:
-        while True:
-            page = await self._call(method, request, timeout_seconds)
-            for item in items(page):
-                yield item
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return self._calls.items(
+            self._calls.ledger.ListLots, request, _results.lots, timeout_seconds
+        )

@@ -1,4 +1,4 @@
-"""The gRPC channel of a client: options and the service config with the retry policy.
+"""The gRPC channel of a client: addresses, credentials, options, and the service config.
 
 The config never holds a `timeout`: some gRPC versions cut the deadline short because of it. The
 deadline is set per call by the clients.
@@ -6,22 +6,30 @@ deadline is set per call by the clients.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 import grpc.aio
 
+if TYPE_CHECKING:
+    from meterhold._values import Tls
+
 DEFAULT_TARGET = "127.0.0.1:7717"
 DEFAULT_TIMEOUT_SECONDS = 10.0
+DEFAULT_ATTEMPT_TIMEOUT_SECONDS = 3.0
 
 # `maxAttempts` counts the first attempt: four are three retries. gRPC lowers more than five to
 # five. Every UNAVAILABLE takes a token from all calls to the target together, every success gives
 # back `tokenRatio`, and nothing is retried with half of `maxTokens` or less: clients do not storm a
 # server that is down.
 #
-# The empty name stands for every method. All may be retried, because every request that changes
-# something carries a key by the time it is sent.
+# The empty name stands for every method. All may be retried: every request that changes something
+# carries a key, or the server refuses to take it on a second time.
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
@@ -43,23 +51,102 @@ SERVICE_CONFIG = {
 # is 4 MiB.
 RECEIVED_MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 
-_OPTIONS: list[tuple[str, str | int]] = [
+_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # A peer that has frozen is noticed by a ping; the server allows one in 20 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # A server that restarts is found again within a second; gRPC's own limit is two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", RECEIVED_MESSAGE_BYTES_MAX),
-]
+    ("grpc.primary_user_agent", f"meterhold-python/{version('meterhold')}"),
+)
 
 
-def open_channel(target: str) -> grpc.Channel:
-    """Open a plaintext channel. Connects when the first call is made."""
-    return grpc.insecure_channel(target, options=_OPTIONS)
+class Endpoint(NamedTuple):
+    """Where to connect to and how to prove who calls."""
+
+    target: str
+    tls: Tls | None = None
+    api_key: str | None = None
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
+
+    def open(self) -> grpc.Channel:
+        """Open a channel. Connects when the first call is made."""
+        if self.tls is None:
+            return grpc.insecure_channel(self.target, options=_OPTIONS)
+        return grpc.secure_channel(self.target, _credentials(self.tls), options=self._tls_options())
+
+    def open_aio(self) -> grpc.aio.Channel:
+        """Open a channel that belongs to the event loop that runs."""
+        if self.tls is None:
+            return grpc.aio.insecure_channel(self.target, options=_OPTIONS)
+        return grpc.aio.secure_channel(
+            self.target, _credentials(self.tls), options=self._tls_options()
+        )
+
+    def _tls_options(self) -> tuple[tuple[str, str | int], ...]:
+        name = self.tls.server_name if self.tls else ""
+        return (*_OPTIONS, ("grpc.ssl_target_name_override", name)) if name else _OPTIONS
 
 
-def open_aio_channel(target: str) -> grpc.aio.Channel:
-    """Open a plaintext channel bound to the running event loop."""
-    return grpc.aio.insecure_channel(target, options=_OPTIONS)
+def endpoint(target: str | Sequence[str], tls: Tls | None, api_key: str | None) -> Endpoint:
+    """Check what a client is given; ValueError says what to give instead."""
+    if api_key is not None and (not api_key or not api_key.isascii() or not api_key.isprintable()):
+        raise ValueError("api_key must be printable ASCII, and not empty; None = no key")
+    if api_key is not None and tls is None and not _is_local(target):
+        raise ValueError(f"an api_key must not cross a network in plaintext ({target!r}): give tls")
+    return Endpoint(_target(target), tls, api_key)
+
+
+def _target(target: str | Sequence[str]) -> str:
+    if isinstance(target, str):
+        return target
+    if not target:
+        raise ValueError("target must name at least one address")
+    if len(target) == 1:
+        return target[0]
+    versions = {_ip_version(address) for address in target}
+    if versions not in ({4}, {6}):
+        raise ValueError(
+            "several targets must be literal IP addresses with ports, all IPv4 or all IPv6, not "
+            f"{', '.join(target)}; for names, give one that resolves to all the addresses"
+        )
+    return f"ipv{versions.pop()}:{','.join(target)}"
+
+
+def _ip_version(address: str) -> int | None:
+    host, _, _ = address.rpartition(":")
+    try:
+        return ipaddress.ip_address(host.strip("[]")).version
+    except ValueError:
+        return None
+
+
+def _is_local(target: str | Sequence[str]) -> bool:
+    if not isinstance(target, str):
+        return all(map(_is_local, target))
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    address = target.rpartition("/")[2]
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        tls.root_certificates, tls.private_key, tls.certificate_chain
+    )
 
 
 def checked_timeout_seconds(timeout_seconds: float) -> float:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-import grpc
-
-from meterhold import _channel, _errors, _requests, _results
-from meterhold.v1 import ledger_service_pb2_grpc, metering_service_pb2_grpc
+from meterhold import _channel, _requests, _results
+from meterhold._calls import Calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
+    from pathlib import Path
     from types import TracebackType
 
+    import grpc
+
     from meterhold._enums import EntryKind, LotCategory, OnExpiry, Overage, ReservationState
-    from meterhold._values import Cash, Source, Usage
-
-
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
-_PageRequest = TypeVar("_PageRequest", bound=_requests.PageRequest)
-_Page = TypeVar("_Page", bound=_results.Page)
-_Item = TypeVar("_Item")
+    from meterhold._values import Cash, Source, Tls, Usage
 
 
 class Client:
@@ -39,8 +33,11 @@ class Client:
     16, with keys of 1–64 and values of at most 256 bytes. `metadata` holds JSON values, at most 4
     KiB. Times must be aware.
 
-    Every call has a deadline: `timeout_seconds` of the call, otherwise that of the client. Within
-    it the client repeats by itself what found the server unavailable, with the same key.
+    Every call has a deadline: `timeout_seconds` of the call, otherwise that of the client. Until
+    then the client makes the call again by itself, with the same key, when nobody knows what became
+    of it: the connection broke, the answer did not come, the server could not tell. What is raised
+    in the end is true of all attempts. A call without a key, which is a `debit` with `request_id`
+    None, is made once only.
 
     Every call can raise `InvalidRequest`, `Unavailable`, `OutcomeUnknown` and `ServerError`; the
     methods name what else they raise. All are `MeterholdError`s.
@@ -48,21 +45,28 @@ class Client:
 
     def __init__(
         self,
-        target: str = _channel.DEFAULT_TARGET,
+        target: str | Sequence[str] = _channel.DEFAULT_TARGET,
         *,
         timeout_seconds: float = _channel.DEFAULT_TIMEOUT_SECONDS,
+        attempt_timeout_seconds: float = _channel.DEFAULT_ATTEMPT_TIMEOUT_SECONDS,
+        tls: Tls | None = None,
+        api_key: str | None = None,
+        journal: str | Path | None = None,
         channel: grpc.Channel | None = None,
     ) -> None:
-        """Make a client of the server at `target`, in plaintext; connects with the first call.
+        """Make a client of the server at `target`; it connects with the first call.
 
-        A ready `channel` is used instead of `target` if given. It keeps its own options, retries
-        included, and stays open when the client is closed.
+        `target` is `host:port`, or any name that gRPC resolves. All addresses behind it are used in
+        turn; several literal IP addresses with ports can be given as a sequence. `tls` None =
+        plaintext. `api_key` goes with every call; over plaintext to anything but this machine it is
+        a ValueError. `attempt_timeout_seconds` is what one attempt of a call may take before it is
+        made again. `journal` is a file that keeps what `hold` could not deliver.
+
+        A ready `channel` is used instead of `target` and `tls` if given. It keeps its own options,
+        retries included, and stays open when the client is closed.
         """
-        self._timeout_seconds = _channel.checked_timeout_seconds(timeout_seconds)
-        self._owns_channel = channel is None
-        self._channel = _channel.open_channel(target) if channel is None else channel
-        self._metering = metering_service_pb2_grpc.MeteringServiceStub(self._channel)
-        self._ledger = ledger_service_pb2_grpc.LedgerServiceStub(self._channel)
+        endpoint = _channel.endpoint(target, tls, api_key)
+        self._calls = Calls(endpoint, channel, timeout_seconds, attempt_timeout_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -77,8 +81,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection. Calls under way in other threads end with `OutcomeUnknown`."""
-        if self._owns_channel:
-            self._channel.close()
+        self._calls.close()
 
     def reserve(
         self,
@@ -117,7 +120,9 @@ class Client:
             labels=labels,
             metadata=metadata,
         )
-        return _results.reserve(self._call(self._metering.Reserve, request, timeout_seconds))
+        return _results.reserve(
+            self._calls.call(self._calls.metering.Reserve, request, timeout_seconds)
+        )
 
     def settle(
         self,
@@ -157,7 +162,9 @@ class Client:
             usage=usage,
             metadata=metadata,
         )
-        return _results.settle(self._call(self._metering.Settle, request, timeout_seconds))
+        return _results.settle(
+            self._calls.call(self._calls.metering.Settle, request, timeout_seconds)
+        )
 
     def release(
         self,
@@ -172,7 +179,9 @@ class Client:
         On a finished one it succeeds with `changed` False. Raises `ReservationNotFound`.
         """
         request = _requests.release(account, reservation_id=reservation_id, unit=unit)
-        return _results.release(self._call(self._metering.Release, request, timeout_seconds))
+        return _results.release(
+            self._calls.call(self._calls.metering.Release, request, timeout_seconds)
+        )
 
     def extend(
         self,
@@ -205,7 +214,9 @@ class Client:
             on_expiry=on_expiry,
             extend_id=extend_id,
         )
-        return _results.extend(self._call(self._metering.Extend, request, timeout_seconds))
+        return _results.extend(
+            self._calls.call(self._calls.metering.Extend, request, timeout_seconds)
+        )
 
     def debit(
         self,
@@ -214,7 +225,7 @@ class Client:
         *,
         unit: str = "",
         overage: Overage | None = None,
-        request_id: str = "",
+        request_id: str | None = "",
         labels: Mapping[str, str] | None = None,
         usage: Usage | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -224,7 +235,8 @@ class Client:
 
         `overage` is REJECT (None) or OVERDRAFT, which records usage that has already happened, even
         into debt. `request_id`, unique in the account, makes the debit safe to repeat; empty = a
-        fresh one, so that the client's own retries charge once and two calls charge twice.
+        fresh one, so that the client's own retries charge once and two calls charge twice; None =
+        no key: made at most once, and never again by itself.
 
         Raises `IdempotencyMismatch`, `InsufficientCredits`, `BalanceOutOfRange`.
         """
@@ -238,7 +250,9 @@ class Client:
             usage=usage,
             metadata=metadata,
         )
-        return _results.debit(self._call(self._metering.Debit, request, timeout_seconds))
+        return _results.debit(
+            self._calls.call(self._calls.metering.Debit, request, timeout_seconds)
+        )
 
     def debit_once(
         self,
@@ -270,7 +284,9 @@ class Client:
             usage=usage,
             metadata=metadata,
         )
-        return _results.debit(self._call(self._metering.DebitOnce, request, timeout_seconds))
+        return _results.debit(
+            self._calls.call(self._calls.metering.DebitOnce, request, timeout_seconds)
+        )
 
     def grant_once(
         self,
@@ -315,7 +331,9 @@ class Client:
             labels=labels,
             metadata=metadata,
         )
-        return _results.grant(self._call(self._metering.GrantOnce, request, timeout_seconds))
+        return _results.grant(
+            self._calls.call(self._calls.metering.GrantOnce, request, timeout_seconds)
+        )
 
     def balance(
         self,
@@ -333,7 +351,9 @@ class Client:
         order.
         """
         request = _requests.balance(account, unit=unit, min_seq=min_seq, include_lots=include_lots)
-        return _results.balance(self._call(self._metering.Balance, request, timeout_seconds))
+        return _results.balance(
+            self._calls.call(self._calls.metering.Balance, request, timeout_seconds)
+        )
 
     def get_reservation(
         self,
@@ -346,7 +366,7 @@ class Client:
         """Answer one reservation as it is now. Raises `ReservationNotFound`."""
         request = _requests.get_reservation(account, reservation_id=reservation_id, unit=unit)
         return _results.reservation(
-            self._call(self._ledger.GetReservation, request, timeout_seconds)
+            self._calls.call(self._calls.ledger.GetReservation, request, timeout_seconds)
         )
 
     def list_reservations(
@@ -366,8 +386,8 @@ class Client:
         request = _requests.list_reservations(
             account, unit=unit, states=states, page_size=page_size
         )
-        return self._items(
-            self._ledger.ListReservations, request, _results.reservations, timeout_seconds
+        return self._calls.items(
+            self._calls.ledger.ListReservations, request, _results.reservations, timeout_seconds
         )
 
     def list_entries(
@@ -387,7 +407,9 @@ class Client:
         request = _requests.list_entries(
             account, unit=unit, kinds=kinds, oldest_first=oldest_first, page_size=page_size
         )
-        return self._items(self._ledger.ListEntries, request, _results.entries, timeout_seconds)
+        return self._calls.items(
+            self._calls.ledger.ListEntries, request, _results.entries, timeout_seconds
+        )
 
     def get_entry(
         self,
@@ -407,7 +429,9 @@ class Client:
         request = _requests.get_entry(
             account, unit=unit, seq=seq, debit_key=debit_key, grant_key=grant_key
         )
-        return _results.entry(self._call(self._ledger.GetEntry, request, timeout_seconds))
+        return _results.entry(
+            self._calls.call(self._calls.ledger.GetEntry, request, timeout_seconds)
+        )
 
     def list_lots(
         self,
@@ -425,32 +449,6 @@ class Client:
         request = _requests.list_lots(
             account, unit=unit, include_spent=include_spent, page_size=page_size
         )
-        return self._items(self._ledger.ListLots, request, _results.lots, timeout_seconds)
-
-    def _call(
-        self,
-        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
-        request: _Request,
-        timeout_seconds: float | None,
-    ) -> _Response:
-        seconds = self._timeout_seconds
-        if timeout_seconds is not None:
-            seconds = _channel.checked_timeout_seconds(timeout_seconds)
-        try:
-            return method(request, timeout=seconds)
-        except grpc.RpcError as error:
-            raise _errors.from_rpc_error(error) from error
-
-    def _items(
-        self,
-        method: grpc.UnaryUnaryMultiCallable[_PageRequest, _Page],
-        request: _PageRequest,
-        items: Callable[[_Page], Iterable[_Item]],
-        timeout_seconds: float | None,
-    ) -> Iterator[_Item]:
-        while True:
-            page = self._call(method, request, timeout_seconds)
-            yield from items(page)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return self._calls.items(
+            self._calls.ledger.ListLots, request, _results.lots, timeout_seconds
+        )

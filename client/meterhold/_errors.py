@@ -44,9 +44,10 @@ class MeterholdError(Exception):
     `reason` is the name of the server's `ErrorReason`, empty if the error did not come from
     Meterhold itself but from the transport or something in between. `code` is the name of the gRPC
     status code. `applied` is `NO` (nothing happened and nothing will) or `UNKNOWN` (it may have
-    happened). `metadata` holds the numbers of the message as the server sent them,
-    `field_violations` pairs of field and description, `retry_delay_seconds` how long the server
-    asks to wait.
+    happened). `call` is the name of the call, such as `Debit`, and `key` the idempotency key it was
+    sent with, also if the client made it up; empty for a read. `metadata` holds the numbers of the
+    message as the server sent them, `field_violations` pairs of field and description,
+    `retry_delay_seconds` how long the server asks to wait.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class MeterholdError(Exception):
         reason: str = "",
         code: str = "UNKNOWN",
         applied: Applied = "UNKNOWN",
+        call: str = "",
+        key: str = "",
         metadata: Mapping[str, str] | None = None,
         field_violations: Iterable[tuple[str, str]] = (),
         retry_delay_seconds: float | None = None,
@@ -65,6 +68,8 @@ class MeterholdError(Exception):
         self.reason = reason
         self.code = code
         self.applied = applied
+        self.call = call
+        self.key = key
         self.metadata: dict[str, str] = dict(metadata or {})
         self.field_violations: list[tuple[str, str]] = list(field_violations)
         self.retry_delay_seconds = retry_delay_seconds
@@ -171,21 +176,19 @@ class EntryNotFound(NotFound):
 
 
 class Unavailable(MeterholdError):
-    """The server could not take the call on. Try again with the same key.
+    """The server could not take the call on, and nothing was done. Try again with the same key.
 
-    Wait `retry_delay_seconds` first, if given. The client may have tried more than once by then,
-    and `applied` speaks of the last attempt. To rule out that an earlier one got through unheard,
-    replay the same key.
+    Wait `retry_delay_seconds` first, if given.
     """
 
 
 class OutcomeUnknown(MeterholdError):
-    """The call may or may not have been done; nobody could tell in time.
+    """The call may or may not have been done; nobody could tell before `timeout_seconds` were over.
 
     Make the same call again with the same key (`reservation_id`, `capture_id`, `extend_id`,
-    `request_id` or `idempotency_key`): the answer is then the truth, and nothing is done twice. A
-    call whose key the client filled in by itself cannot be replayed that way; give the key to be
-    able to. For a call that only reads it means just that no answer came.
+    `request_id` or `idempotency_key`; one that the client made up is in `key`): the answer is then
+    the truth, and nothing is done twice. For a call that only reads it means just that no answer
+    came.
     """
 
 
@@ -253,7 +256,7 @@ class _Details:
     retry_delay_seconds: float | None = None
 
 
-def from_rpc_error(error: grpc.RpcError) -> MeterholdError:
+def from_rpc_error(error: grpc.RpcError, *, call: str = "", key: str = "") -> MeterholdError:
     """Turn what a stub raised, sync or aio, into the exception to raise instead."""
     code = error.code()
     try:
@@ -261,15 +264,24 @@ def from_rpc_error(error: grpc.RpcError) -> MeterholdError:
     except DecodeError:
         details = _Details()
     error_class, applied = _class_and_applied(code, details.info)
-    return error_class(
+    failure = error_class(
         error.details() or "",
         reason=details.info.reason if details.info else "",
         code=code.name,
         applied=applied,
+        call=call,
+        key=key,
         metadata=details.info.metadata if details.info else None,
         field_violations=details.field_violations,
         retry_delay_seconds=details.retry_delay_seconds,
     )
+    failure.__cause__ = error
+    return failure
+
+
+def unreadable_answer(*, call: str, key: str) -> OutcomeUnknown:
+    """Build the exception for an answer that came and could not be parsed."""
+    return OutcomeUnknown("the answer could not be parsed", code="INTERNAL", call=call, key=key)
 
 
 def _class_and_applied(

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from meterhold import _enums, _metadata
+from meterhold import _enums, _keys, _metadata
 from meterhold.v1 import ledger_service_pb2, metering_service_pb2, types_pb2
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def settle(
         reservation_id=reservation_id,
         amount_micros=_amount("amount_micros", amount_micros),
         keep_open=keep_open,
-        capture_id=capture_id or (_fresh_key() if keep_open else ""),
+        capture_id=capture_id or (_keys.fresh_key() if keep_open else ""),
         overage=_overage(overage),
         labels=labels,
         usage=_usage(usage),
@@ -110,7 +109,7 @@ def extend(
         ttl=_duration("ttl", ttl),
         add_amount_micros=add_amount_micros,
         on_expiry=_on_expiry(on_expiry),
-        extend_id=extend_id or (_fresh_key() if add_amount_micros else ""),
+        extend_id=extend_id or (_keys.fresh_key() if add_amount_micros else ""),
     )
 
 
@@ -120,7 +119,7 @@ def debit(
     *,
     unit: str,
     overage: Overage | None,
-    request_id: str,
+    request_id: str | None,
     labels: Mapping[str, str] | None,
     usage: Usage | None,
     metadata: Mapping[str, Any] | None,
@@ -130,7 +129,7 @@ def debit(
         unit=unit,
         amount_micros=_amount("amount_micros", amount_micros),
         overage=_overage(overage),
-        request_id=request_id or _fresh_key(),
+        request_id="" if request_id is None else request_id or _keys.fresh_key(),
         labels=labels,
         usage=_usage(usage),
         metadata=_struct(metadata),
@@ -258,10 +257,6 @@ def list_lots(
     return ledger_service_pb2.ListLotsRequest(
         account=account, unit=unit, include_spent=include_spent, page_size=page_size
     )
-
-
-def _fresh_key() -> str:
-    return uuid4().hex
 
 
 def _amount(argument: str, value: int) -> int:

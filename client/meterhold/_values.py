@@ -1,8 +1,10 @@
-"""Small values that calls take and results give back: Usage, Cash and Source."""
+"""Small values: what calls take and results give back, and how a client connects."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,3 +51,43 @@ class Source:
     store_id: str = ""
     test_mode: bool = False
     variant_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How a client encrypts and proves who it is. All but the name are PEM.
+
+    `root_certificates` are those to trust, None = gRPC's own list. `certificate_chain` and
+    `private_key`, both or neither, are the client's, for mutual TLS. `server_name` is the name that
+    the server's certificate must have, empty = that of the target; needed with several addresses.
+    """
+
+    root_certificates: bytes | None = None
+    certificate_chain: bytes | None = None
+    private_key: bytes | None = field(default=None, repr=False)
+    server_name: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.certificate_chain is None) != (self.private_key is None):
+            raise ValueError("give certificate_chain and private_key, both or neither")
+
+    @classmethod
+    def from_files(
+        cls,
+        *,
+        root_certificates: str | Path | None = None,
+        certificate_chain: str | Path | None = None,
+        private_key: str | Path | None = None,
+        server_name: str = "",
+    ) -> Self:
+        """Read the PEM files. Raises OSError if one cannot be read."""
+        return cls(
+            root_certificates=_read(root_certificates),
+            certificate_chain=_read(certificate_chain),
+            private_key=_read(private_key),
+            server_name=server_name,
+        )
+
+
+def _read(path: str | Path | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()

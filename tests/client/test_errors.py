@@ -103,8 +103,9 @@ def _abort(code: Code, *details: Message) -> Abort:
 
 
 async def _error(client: AnyClient) -> meterhold.MeterholdError:
+    """What a call raises that is made only once, as it has no key."""
     with pytest.raises(meterhold.MeterholdError) as raised:
-        await client.call("debit_once", "alice", 5, idempotency_key="k")
+        await client.call("debit", "alice", 5, request_id=None)
     assert isinstance(raised.value.__cause__, grpc.RpcError)
     return raised.value
 
@@ -240,7 +241,7 @@ def test_failure_to_connect_leaves_the_outcome_unknown() -> None:
             Client(f"127.0.0.1:{taken.getsockname()[1]}") as client,
             pytest.raises(meterhold.OutcomeUnknown) as raised,
         ):
-            client.debit("alice", 5)
+            client.debit("alice", 5, request_id=None)
     assert raised.value.code == "UNAVAILABLE"
 
 

@@ -314,7 +314,7 @@ async def test_call_sends_its_arguments(
     server.answer(_response_to(expected))
     await client.call(method, *args, **kwargs)
     assert server.request == expected
-    assert server.calls[0].seconds_remaining == pytest.approx(10, abs=1)
+    assert server.calls[0].seconds_remaining == pytest.approx(3, abs=1)
 
 
 @pytest.mark.parametrize(("method", "kwargs", "expected", "response"), LISTS)
@@ -329,14 +329,22 @@ async def test_list_sends_its_arguments(
     server.answer(response)
     assert [item async for item in client.items(method, "alice", **kwargs)] == []
     assert server.request == expected
-    assert server.calls[0].seconds_remaining == pytest.approx(10, abs=1)
+    assert server.calls[0].seconds_remaining == pytest.approx(3, abs=1)
 
 
 async def test_timeout_of_the_call_comes_before_that_of_the_client(
     client: AnyClient, server: ScriptedServer
 ) -> None:
     server.answer(metering.BalanceResponse())
-    await client.call("balance", "alice", timeout_seconds=100.0)
+    await client.call("balance", "alice", timeout_seconds=1.5)
+    assert server.calls[0].seconds_remaining == pytest.approx(1.5, abs=0.5)
+
+
+async def test_only_attempt_of_a_call_without_a_key_has_all_the_time(
+    client: AnyClient, server: ScriptedServer
+) -> None:
+    server.answer(metering.DebitResponse())
+    await client.call("debit", "alice", 5, request_id=None, timeout_seconds=100.0)
     assert server.calls[0].seconds_remaining == pytest.approx(100, abs=1)
 
 

@@ -361,4 +361,4 @@ async def test_pages_are_fetched_as_they_are_needed(
         ("alice", 2)
     }
     remaining = [call.seconds_remaining for call in server.calls]
-    assert remaining == pytest.approx([10, 10, 10], abs=1)
+    assert remaining == pytest.approx([3, 3, 3], abs=1)

@@ -80,18 +80,6 @@ async def test_server_can_forbid_retries(client: AnyClient, server: ScriptedServ
     assert len(server.calls) == 1
 
 
-@pytest.mark.parametrize(
-    "code", [code for code in grpc.StatusCode if code.name not in {"OK", "UNAVAILABLE"}]
-)
-async def test_nothing_else_is_retried(
-    client: AnyClient, server: ScriptedServer, code: grpc.StatusCode
-) -> None:
-    server.last = Abort(code)
-    with pytest.raises(meterhold.MeterholdError):
-        await client.call("balance", "alice")
-    assert len(server.calls) == 1
-
-
 def test_service_config_never_sets_a_timeout() -> None:
     assert '"timeout"' not in json.dumps(_channel.SERVICE_CONFIG)
 

@@ -1,0 +1,36 @@
+"""What makes a call safe to repeat."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from meterhold.v1 import metering_service_pb2
+
+# For each call that changes something: its key is the first of these fields that is set.
+_KEY_FIELDS: dict[type, tuple[str, ...]] = {
+    metering_service_pb2.ReserveRequest: ("reservation_id",),
+    metering_service_pb2.SettleRequest: ("capture_id", "reservation_id"),
+    metering_service_pb2.ReleaseRequest: ("reservation_id",),
+    metering_service_pb2.ExtendRequest: ("extend_id", "reservation_id"),
+    metering_service_pb2.DebitRequest: ("request_id",),
+    metering_service_pb2.DebitOnceRequest: ("idempotency_key",),
+    metering_service_pb2.GrantOnceRequest: ("idempotency_key",),
+}
+
+
+def key_of(request: object) -> str | None:
+    """Answer the idempotency key of a request; None if it only reads, empty if it has none."""
+    fields = _KEY_FIELDS.get(type(request))
+    if fields is None:
+        return None
+    return next((key for field in fields if (key := getattr(request, field))), "")
+
+
+def call_of(request: object) -> str:
+    """Answer the name of the call that takes the request, such as `Debit`."""
+    return type(request).__name__.removesuffix("Request")
+
+
+def fresh_key() -> str:
+    """Make up a key that nobody else has."""
+    return uuid4().hex
