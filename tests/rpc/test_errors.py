@@ -66,6 +66,9 @@ GRANT: Final = metering.GrantOnceRequest(
     account=ACCOUNT, idempotency_key="order", amount_micros=100
 )
 
+FUNDS: Final = {"available_micros": 5, "required_micros": 60, "reservable_micros": 5}
+ENDED: Final = {"reservation_id": "job", "end_time": "2026-11-21T10:00:00+00:00"}
+
 Step = tuple[str, Message]
 """A method and a request for it."""
 
@@ -178,11 +181,33 @@ async def test_a_failure_says_nothing_of_the_attempts_before_it(reason: str) -> 
     assert (told.reason, told.applied) == (reason, "UNKNOWN")
 
 
-async def test_a_refusal_is_definite_however_often_the_request_was_sent() -> None:
-    refused = Rejected(Reason.RESERVATION_NOT_FOUND, {"reservation_id": "job"})
+@pytest.mark.parametrize(
+    ("reason", "details", "applied"),
+    [
+        (Reason.INSUFFICIENT_CREDITS, FUNDS, "UNKNOWN"),
+        (Reason.BALANCE_OUT_OF_RANGE, {"field": "held_micros", "limit_micros": 9}, "UNKNOWN"),
+        (Reason.RESERVATION_NOT_FOUND, {"reservation_id": "job"}, "UNKNOWN"),
+        (Reason.RESERVATION_SETTLED, ENDED, "NO"),
+        (Reason.RESERVATION_RELEASED, ENDED, "NO"),
+        (Reason.RESERVATION_EXPIRED, ENDED, "NO"),
+        (Reason.IDEMPOTENCY_MISMATCH, {"field": "unit", "original": "credits"}, "NO"),
+    ],
+)
+async def test_a_refusal_is_definite_if_an_attempt_before_it_would_meet_it_too(
+    reason: Reason, details: dict[str, Any], applied: str
+) -> None:
+    refused = Rejected(reason, details)
     async with _scripted(failures.outcome_unknown(), refused, retrying=True) as channel:
-        told = await refusal(channel, METHODS["Release"], RELEASE)
-    assert (told.reason, told.applied) == ("RESERVATION_NOT_FOUND", "NO")
+        told = await refusal(channel, METHODS["Settle"], SETTLE)
+    assert (told.reason, told.applied) == (reason, applied)
+
+
+async def test_a_debit_without_a_key_is_not_taken_on_twice() -> None:
+    """The scripted engine has one answer, and would fail at a second request."""
+    async with _scripted(failures.outcome_unknown(), retrying=True) as channel:
+        request = metering.DebitRequest(account=ACCOUNT, amount_micros=5)
+        told = await refusal(channel, METHODS["Debit"], request)
+    assert (told.reason, told.applied) == ("OUTCOME_UNKNOWN", "UNKNOWN")
 
 
 @pytest.mark.parametrize("given", ["job-7/attempt 2", "x" * 128])

@@ -175,11 +175,17 @@ class Lane:
         """Carry a batch out, again if others were in its way. Raises Failure for all of it."""
         lost = False
         for attempt in range(1, self._limits.attempts_max + 1):
+            if self._session is None or self._session.connection.closed:
+                session = self._connect()
+                # That can take long, and what is late must not be begun.
+                batch = self._ready(batch, time.monotonic())
+                if not batch:
+                    return
+            else:
+                session = self._session
             operations = [waiting.operation for waiting in batch]
             try:
-                outcomes: list[Outcome] | None = transact(
-                    self._connected(), operations, self._rules
-                )
+                outcomes: list[Outcome] | None = transact(session, operations, self._rules)
             except BatchFault as fault:
                 if fault.fault is Fault.REFUSED:
                     raise
@@ -247,13 +253,11 @@ class Lane:
         _log.error("operation_failed", error_id=error_id, operation=kind, exc_info=cause)
         self._answer([(batch[0], failures.internal(error_id))])
 
-    def _connected(self) -> Session:
-        """The session, opened if need be. Raises Failure if the database stays away.
+    def _connect(self) -> Session:
+        """A new session. Raises Failure if the database stays away.
 
         Once it has been away for long, each batch tries but once, so that callers are told at once.
         """
-        if self._session is not None and not self._session.connection.closed:
-            return self._session
         pause = 0.02
         while True:
             try:

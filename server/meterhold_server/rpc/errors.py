@@ -59,6 +59,12 @@ _MESSAGES: Final = {
 }
 
 
+_PASSING: Final = frozenset(
+    {"INSUFFICIENT_CREDITS", "BALANCE_OUT_OF_RANGE", "RESERVATION_NOT_FOUND"}
+)
+"""Refusals for what may change: another attempt of the same request might not meet them."""
+
+
 class Refusal(Exception):
     """A definite answer other than a success: nothing happened, and nothing will."""
 
@@ -93,7 +99,8 @@ def status_of(
 ) -> ErrorStatus:
     """The status of an error. `retried`: the transport has sent the request before.
 
-    Then a failure of this attempt says nothing of those before it, and neither does `applied`.
+    Then a failure of this attempt says nothing of those before it, and neither does `applied`; nor
+    does a refusal that one of them, if it is still on its way, might not meet.
     """
     extra: list[Message] = []
     applied = "NO"
@@ -105,6 +112,7 @@ def status_of(
     elif isinstance(error, Refusal):
         reason = error.reason
         metadata = {_camel(name): _text(value) for name, value in error.details.items()}
+        applied = "UNKNOWN" if retried and reason in _PASSING else "NO"
     else:
         reason = error.reason.value
         metadata = {"errorId": error.error_id} if error.error_id else {}

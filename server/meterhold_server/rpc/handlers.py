@@ -19,14 +19,13 @@ from google.protobuf.message_factory import GetMessageClass
 
 from meterhold_server.batching.failures import Failure, FailureReason
 from meterhold_server.rpc.errors import DETAILS_KEY, ErrorStatus, Refusal, status_of
-from meterhold_server.rpc.service import Context
+from meterhold_server.rpc.service import Context, was_sent_before
 from meterhold_server.rpc.validation import InvalidRequest, Violation
 
 REQUEST_BYTES_MAX: Final = 64 * 1024
 """The largest message that is looked at. Any valid request is far smaller."""
 
 REQUEST_ID_KEY: Final = "x-request-id"
-_PREVIOUS_ATTEMPTS_KEY: Final = "grpc-previous-rpc-attempts"
 
 _log = structlog.get_logger(__name__)
 
@@ -113,9 +112,8 @@ async def _tell(
     started: float,
     log_calls: LogCalls,
 ) -> None:
-    metadata = _metadata(context)
-    request_id = _request_id(metadata)
-    status = status_of(error, request_id, retried=_PREVIOUS_ATTEMPTS_KEY in metadata)
+    request_id = _request_id(_metadata(context))
+    status = status_of(error, request_id, retried=was_sent_before(context))
     ours = isinstance(error, Failure)
     if log_calls == "all" or (ours and log_calls == "failed"):
         _log_call(method, request_id, status.code.name, status.reason, started)

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1.metering_service_pb2_grpc import MeteringServiceServicer
+from meterhold_server.batching import failures
 from meterhold_server.core import model
 from meterhold_server.core.model import AccountKey, account_id_of
 from meterhold_server.core.operations import Operation
@@ -23,7 +24,7 @@ from meterhold_server.core.outcomes import (
 from meterhold_server.rpc import requests, responses
 from meterhold_server.rpc.errors import Refusal
 from meterhold_server.rpc.requests import account_key
-from meterhold_server.rpc.service import Context, Service
+from meterhold_server.rpc.service import Context, Service, was_sent_before
 from meterhold_server.rpc.validation import Fields
 from meterhold_server.storage.pages import read_live_lots
 
@@ -55,6 +56,9 @@ class MeteringServicer(MeteringServiceServicer):
 
     async def Debit(self, request: pb.DebitRequest, context: Context) -> pb.DebitResponse:
         operation = requests.debit(request, self._service.caller)
+        if not operation.request_id and was_sent_before(context):
+            # Without a key nobody can tell whether an earlier attempt was charged.
+            raise failures.outcome_unknown()
         return responses.debit(await self._submit(operation, context, Debited))
 
     async def DebitOnce(

@@ -21,8 +21,15 @@ from meterhold_server.storage.pages import read_account
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
+_PREVIOUS_ATTEMPTS_KEY: Final = "grpc-previous-rpc-attempts"
+
 CALL_SECONDS_MAX: Final = 30.0
 """How long a call that came without a deadline may take."""
+
+
+def was_sent_before(context: Context) -> bool:
+    """Whether the transport has sent the request before, by its own retry policy."""
+    return any(key == _PREVIOUS_ATTEMPTS_KEY for key, _ in context.invocation_metadata() or ())
 
 
 class Service(NamedTuple):
