@@ -7,7 +7,9 @@ messages and stubs stay reachable as `meterhold.v1`.
 from __future__ import annotations
 
 from meterhold._async_client import AsyncClient
+from meterhold._async_hold import AsyncHold
 from meterhold._client import Client
+from meterhold._delivery import Delivery
 from meterhold._enums import (
     DebitStatus,
     EntryKind,
@@ -33,6 +35,7 @@ from meterhold._errors import (
     ServerError,
     Unavailable,
 )
+from meterhold._hold import Hold
 from meterhold._results import (
     Balance,
     DebitResult,
@@ -45,21 +48,26 @@ from meterhold._results import (
     ReserveResult,
     SettleResult,
 )
+from meterhold._tab import HoldOptions
 from meterhold._values import Cash, Source, Tls, Usage
 
 __all__ = [
     "AsyncClient",
+    "AsyncHold",
     "Balance",
     "BalanceOutOfRange",
     "Cash",
     "Client",
     "DebitResult",
     "DebitStatus",
+    "Delivery",
     "Entry",
     "EntryKind",
     "EntryNotFound",
     "ExtendResult",
     "GrantResult",
+    "Hold",
+    "HoldOptions",
     "IdempotencyMismatch",
     "InsufficientCredits",
     "InvalidRequest",

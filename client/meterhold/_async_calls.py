@@ -66,6 +66,8 @@ class AsyncCalls:
             seconds = _channel.checked_timeout_seconds(timeout_seconds)
         key, call = _keys.key_of(request), _keys.call_of(request)
         attempts = Attempts(key, seconds, self._attempt_timeout_seconds)
+        if self._closed:
+            raise _errors.client_closed(call=call, key=key or "")
         while True:
             try:
                 response = await method(

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from meterhold import _channel, _requests, _results
+from meterhold import _channel, _metered, _requests, _results, _tab
 from meterhold._async_calls import AsyncCalls
+from meterhold._async_courier import AsyncCourier
+from meterhold._async_hold import AsyncHold
+from meterhold._background import Background
+from meterhold._tab import HoldOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
     from types import TracebackType
 
     import grpc.aio
 
+    from meterhold._delivery import Delivery
     from meterhold._enums import EntryKind, LotCategory, OnExpiry, Overage, ReservationState
     from meterhold._values import Cash, Source, Tls, Usage
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class AsyncClient:
@@ -44,6 +52,8 @@ class AsyncClient:
         """See `Client`. A ready `channel` must be one of `grpc.aio`."""
         endpoint = _channel.endpoint(target, tls, api_key)
         self._calls = AsyncCalls(endpoint, channel, timeout_seconds, attempt_timeout_seconds)
+        self._background = Background()
+        self._courier = AsyncCourier(self._calls, journal)
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,8 +67,41 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection. Calls under way end with `asyncio.CancelledError`."""
+        """Close the connection. Calls under way end with `asyncio.CancelledError`.
+
+        Waits for the ends of holds whose tasks were cancelled. What `hold` could not deliver yet
+        stays in the journal; without a journal it is logged.
+        """
+        await self._background.aclose()
+        await self._courier.aclose()
         await self._calls.aclose()
+
+    def hold(self, account: str, amount_micros: int, **options: Unpack[HoldOptions]) -> AsyncHold:
+        """See `Client.hold`; used with `async with`."""
+        terms = _tab.terms(account, amount_micros, options)
+        return AsyncHold(self._calls, self._background, self._courier, terms)
+
+    def metered(
+        self,
+        account: str | Callable[..., str],
+        amount_micros: int | Callable[..., int],
+        **options: Unpack[HoldOptions],
+    ) -> Callable[
+        [Callable[Concatenate[AsyncHold, _P], Awaitable[_R]]], Callable[_P, Awaitable[_R]]
+    ]:
+        """See `Client.metered`; for coroutine functions."""
+        _tab.check_shared(options)
+
+        def open_hold(*args: Any, **kwargs: Any) -> AsyncHold:
+            account_of_call = _metered.value_of(account, args, kwargs)
+            amount_of_call = _metered.value_of(amount_micros, args, kwargs)
+            return self.hold(account_of_call, amount_of_call, **options)
+
+        return lambda function: _metered.async_metered(function, open_hold)
+
+    async def deliver_journal(self) -> Delivery:
+        """See `Client.deliver_journal`."""
+        return await self._courier.deliver()
 
     async def reserve(
         self,

@@ -71,6 +71,10 @@ class Calls:
                 )
             except grpc.RpcError as error:
                 failure = _errors.from_rpc_error(error, call=call, key=key or "")
+            except ValueError:  # What grpc makes of a call on a closed channel.
+                if not self._closed.is_set():
+                    raise
+                raise attempts.unknown or _errors.client_closed(call=call, key=key or "") from None
             pause = attempts.pause_seconds(failure)
             if self._closed.wait(pause):
                 raise attempts.unknown or failure

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from meterhold import _channel, _requests, _results
+from meterhold import _channel, _metered, _requests, _results, _tab
 from meterhold._calls import Calls
+from meterhold._courier import Courier
+from meterhold._heart import Heart
+from meterhold._hold import Hold
+from meterhold._tab import HoldOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
     from types import TracebackType
 
     import grpc
 
+    from meterhold._delivery import Delivery
     from meterhold._enums import EntryKind, LotCategory, OnExpiry, Overage, ReservationState
     from meterhold._values import Cash, Source, Tls, Usage
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class Client:
@@ -67,6 +75,8 @@ class Client:
         """
         endpoint = _channel.endpoint(target, tls, api_key)
         self._calls = Calls(endpoint, channel, timeout_seconds, attempt_timeout_seconds)
+        self._heart = Heart()
+        self._courier = Courier(self._calls, journal)
 
     def __enter__(self) -> Self:
         return self
@@ -80,8 +90,66 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection. Calls under way in other threads end with `OutcomeUnknown`."""
+        """Close the connection. Calls under way in other threads end with `OutcomeUnknown`.
+
+        What `hold` could not deliver yet stays in the journal; without a journal it is logged.
+        """
+        self._heart.close()
+        self._courier.close()
         self._calls.close()
+        self._heart.join()
+        self._courier.join()
+
+    def hold(self, account: str, amount_micros: int, **options: Unpack[HoldOptions]) -> Hold:
+        """Hold credits for a job that runs in a `with` block, and charge it at the end.
+
+            with client.hold("alice", 5_000_000) as hold:
+                for chunk in stream():
+                    hold.charge(chunk.cost_micros)
+
+        The end of the block settles what was collected, also when an exception ends it. It releases
+        the hold if nothing was charged at all. While the block runs, heartbeats keep the hold
+        alive. `HoldOptions` has the details.
+
+        A settle that cannot be delivered is kept in the client's journal and delivered later.
+        Without a journal the block raises `Unavailable` or `OutcomeUnknown`, and the client goes on
+        trying until it is closed. If another exception is on its way out of the block already, that
+        one goes on, with a note.
+
+        The block raises what `reserve` does when it begins, and what `settle` does when it ends.
+        """
+        terms = _tab.terms(account, amount_micros, options)
+        return Hold(self._calls, self._heart, self._courier, terms)
+
+    def metered(
+        self,
+        account: str | Callable[..., str],
+        amount_micros: int | Callable[..., int],
+        **options: Unpack[HoldOptions],
+    ) -> Callable[[Callable[Concatenate[Hold, _P], _R]], Callable[_P, _R]]:
+        """Run each call of a function inside a `hold`, which it gets as its first argument.
+
+            @client.metered(account=lambda user, text: user, amount_micros=5_000_000)
+            def summarize(hold: meterhold.Hold, user: str, text: str) -> str: ...
+
+            summarize("alice", "A long text")
+
+        `account` and `amount_micros` are values, or functions of the arguments of the call. It is a
+        TypeError to wrap a generator or coroutine function, or to give a `reservation_id`: each
+        call has its own.
+        """
+        _tab.check_shared(options)
+
+        def open_hold(*args: Any, **kwargs: Any) -> Hold:
+            account_of_call = _metered.value_of(account, args, kwargs)
+            amount_of_call = _metered.value_of(amount_micros, args, kwargs)
+            return self.hold(account_of_call, amount_of_call, **options)
+
+        return lambda function: _metered.metered(function, open_hold)
+
+    def deliver_journal(self) -> Delivery:
+        """Try now, once, to deliver what `hold` could not; a client does so by itself, too."""
+        return self._courier.deliver()
 
     def reserve(
         self,

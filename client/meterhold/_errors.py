@@ -284,6 +284,13 @@ def unreadable_answer(*, call: str, key: str) -> OutcomeUnknown:
     return OutcomeUnknown("the answer could not be parsed", code="INTERNAL", call=call, key=key)
 
 
+def client_closed(*, call: str, key: str) -> Unavailable:
+    """Build the exception for a call that was not made, because its client is closed."""
+    return Unavailable(
+        "the client is closed; make a new one", code="CANCELLED", applied="NO", call=call, key=key
+    )
+
+
 def _class_and_applied(
     code: grpc.StatusCode, info: error_details_pb2.ErrorInfo | None
 ) -> tuple[type[MeterholdError], Applied]:

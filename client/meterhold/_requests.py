@@ -48,10 +48,10 @@ def reserve(
         account=account,
         unit=unit,
         reservation_id=reservation_id,
-        amount_micros=_amount("amount_micros", amount_micros),
+        amount_micros=amount("amount_micros", amount_micros),
         ttl=_duration("ttl", ttl),
-        min_amount_micros=_amount("min_amount_micros", min_amount_micros),
-        min_available_micros=_amount("min_available_micros", min_available_micros),
+        min_amount_micros=amount("min_amount_micros", min_amount_micros),
+        min_available_micros=amount("min_available_micros", min_available_micros),
         on_expiry=_on_expiry(on_expiry),
         labels=labels,
         metadata=_struct(metadata),
@@ -75,7 +75,7 @@ def settle(
         account=account,
         unit=unit,
         reservation_id=reservation_id,
-        amount_micros=_amount("amount_micros", amount_micros),
+        amount_micros=amount("amount_micros", amount_micros),
         keep_open=keep_open,
         capture_id=capture_id or (_keys.fresh_key() if keep_open else ""),
         overage=_overage(overage),
@@ -101,7 +101,7 @@ def extend(
     on_expiry: OnExpiry | None,
     extend_id: str,
 ) -> metering_service_pb2.ExtendRequest:
-    add_amount_micros = _amount("add_amount_micros", add_amount_micros)
+    add_amount_micros = amount("add_amount_micros", add_amount_micros)
     return metering_service_pb2.ExtendRequest(
         account=account,
         unit=unit,
@@ -127,7 +127,7 @@ def debit(
     return metering_service_pb2.DebitRequest(
         account=account,
         unit=unit,
-        amount_micros=_amount("amount_micros", amount_micros),
+        amount_micros=amount("amount_micros", amount_micros),
         overage=_overage(overage),
         request_id="" if request_id is None else request_id or _keys.fresh_key(),
         labels=labels,
@@ -151,7 +151,7 @@ def debit_once(
         account=account,
         unit=unit,
         idempotency_key=idempotency_key,
-        amount_micros=_amount("amount_micros", amount_micros),
+        amount_micros=amount("amount_micros", amount_micros),
         overage=_overage(overage),
         labels=labels,
         usage=_usage(usage),
@@ -182,7 +182,7 @@ def grant_once(
         unit=unit,
         idempotency_key=idempotency_key,
         legacy_keys=legacy_keys,
-        amount_micros=_amount("amount_micros", amount_micros),
+        amount_micros=amount("amount_micros", amount_micros),
         reason=reason,
         category=_category(category),
         priority=priority,
@@ -259,7 +259,7 @@ def list_lots(
     )
 
 
-def _amount(argument: str, value: int) -> int:
+def amount(argument: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
     return value
@@ -317,7 +317,7 @@ def _usage(usage: Usage | None) -> types_pb2.Usage | None:
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cache_read_tokens,
         cache_write_tokens=usage.cache_write_tokens,
-        provider_cost_micros=_amount("provider_cost_micros", usage.provider_cost_micros),
+        provider_cost_micros=amount("provider_cost_micros", usage.provider_cost_micros),
         stop_reason=usage.stop_reason,
     )
 
@@ -327,7 +327,7 @@ def _cash(cash: Cash | None) -> types_pb2.Cash | None:
         return None
     return types_pb2.Cash(
         currency_code=cash.currency_code,
-        minor_units=_amount("minor_units", cash.minor_units),
+        minor_units=amount("minor_units", cash.minor_units),
     )
 
 

@@ -1,0 +1,94 @@
+"""Delivers what a hold could not, in a thread of its own, as soon as the server is back."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from meterhold import _delivery
+from meterhold._delivery import Delivery, Parcel
+from meterhold._errors import MeterholdError
+from meterhold._tab import log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from meterhold._calls import Calls
+    from meterhold._tab import Ending
+
+
+class Courier:
+    """Owns the journal of a client. Safe to share between threads."""
+
+    def __init__(self, calls: Calls, journal: str | Path | None) -> None:
+        self.durable = journal is not None
+        self._calls = calls
+        self._store = _delivery.store_at(journal)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._posted = threading.Event()
+        if self.durable and self._store.pending():
+            self._start()
+
+    def post(self, requests: Iterable[Ending]) -> None:
+        """Take over what ends a hold. Kept when this returns, if there is a journal."""
+        self._store.add(_delivery.settles_of(requests))
+        self._posted.set()
+        self._start()
+
+    def deliver(self) -> Delivery:
+        """Try once to deliver everything that waits, now."""
+        records = self._store.pending()
+        for record in records:
+            self._deliver(Parcel(self._store, record))
+        waiting = {record.number for record in self._store.pending()}
+        pending = len(waiting & {record.number for record in records})
+        refused = self._store.refused_count()
+        return Delivery(len(records) - pending, pending, refused)
+
+    def close(self) -> None:
+        """Begin no more deliveries."""
+        self._closing.set()
+        self._posted.set()
+
+    def join(self) -> None:
+        """Wait for the end; `close` first.
+
+        What is not delivered stays in the journal; without one it is lost, and logged.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        if not self.durable:
+            for record in self._store.pending():
+                log.error("lost: %s", _delivery.describe(record.settles[-1]))
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._closing.is_set():
+                self._thread = threading.Thread(
+                    target=self._work, name="meterhold-courier", daemon=True
+                )
+                self._thread.start()
+
+    def _work(self) -> None:
+        pause = _delivery.FIRST_PAUSE_SECONDS
+        while not self._closing.is_set():
+            self._posted.clear()
+            if self.deliver().pending:
+                self._closing.wait(pause)
+                pause = min(pause * 2, _delivery.PAUSE_SECONDS_MAX)
+            else:
+                pause = _delivery.FIRST_PAUSE_SECONDS
+                self._posted.wait()
+
+    def _deliver(self, parcel: Parcel) -> None:
+        while (request := parcel.next()) is not None and not self._closing.is_set():
+            try:
+                self._calls.call(self._calls.metering.Settle, request, None)
+            except MeterholdError as failure:
+                if not parcel.failed(failure):
+                    return
+            else:
+                parcel.answered()

@@ -1,0 +1,120 @@
+"""What becomes of a record that is delivered: the rules that both couriers share."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from meterhold._errors import MeterholdError, NotFound, Rejected
+from meterhold._journal import Journal, Memory
+from meterhold._tab import Closing, log
+from meterhold.v1.metering_service_pb2 import ReleaseRequest, SettleRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from meterhold._journal import Record, Store
+    from meterhold._tab import Ending
+
+FIRST_PAUSE_SECONDS = 0.5
+PAUSE_SECONDS_MAX = 30.0
+
+# For so long a reserve that was given up may still arrive, and a hold that is not there come up.
+_LATE_SECONDS = 30.0
+
+
+class Delivery(NamedTuple):
+    """How delivering went: records delivered now, still waiting, and refused for good so far."""
+
+    delivered: int
+    pending: int
+    refused: int
+
+
+def store_at(path: str | Path | None) -> Store:
+    """Open the journal at the path; without one, records live in memory."""
+    return Memory() if path is None else Journal(path)
+
+
+def settles_of(requests: Iterable[Ending]) -> list[SettleRequest]:
+    """Turn what ends a hold into settles only: a settle of 0 ends one that expired, too."""
+    return [settle_of(request) for request in requests]
+
+
+def settle_of(request: Ending) -> SettleRequest:
+    """Answer the request if it is a settle, and for a release the settle of 0 that does as much."""
+    if not isinstance(request, ReleaseRequest):
+        return request
+    return SettleRequest(
+        account=request.account, unit=request.unit, reservation_id=request.reservation_id
+    )
+
+
+class Parcel:
+    """One record on its way: `next` until it is None, and tell what became of each request."""
+
+    def __init__(self, store: Store, record: Record) -> None:
+        self._store = store
+        self._record = record
+        self._closing = Closing(list(record.settles))
+
+    def next(self) -> SettleRequest | None:
+        """Answer what to send now; None when all of it is delivered."""
+        requests = self._closing.requests
+        return settle_of(requests[0]) if requests else None
+
+    def answered(self) -> None:
+        self._closing.answered()
+        if not self._closing.requests:
+            self._store.done(self._record)
+
+    def failed(self, failure: MeterholdError) -> bool:
+        """Note a failure. Answers whether to go on with the parcel; False = leave it for later."""
+        request = self._closing.requests[0]
+        if not isinstance(failure, Rejected):
+            return False
+        if isinstance(failure, NotFound) and self._may_come_up():
+            return False
+        if settle_of(request).amount_micros == 0:
+            self.answered()  # Nothing is owed, and there is nothing left to end.
+            return True
+        try:
+            self._closing.refused(failure)
+        except Rejected:
+            log.error(
+                "refused for good, kept in the journal if there is one: %s", describe(request)
+            )
+            self._store.refuse(self._record, f"{failure.reason}: {failure}")
+            return False
+        return True
+
+    def _may_come_up(self) -> bool:
+        return time.time() - self._record.post_time < _LATE_SECONDS
+
+
+def kept_for_later(
+    closing: Closing,
+    failure: MeterholdError,
+    post: Callable[[Iterable[Ending]], None],
+    *,
+    durable: bool,
+) -> bool:
+    """Hand what could not be delivered to the courier. Answers whether that is as good as done."""
+    last = closing.last
+    if isinstance(failure, Rejected):
+        log.error("refused: %s: %s", describe(last), failure)
+        return False
+    post(closing.requests)
+    log.warning("not delivered yet: %s: %s", describe(last), failure)
+    # A release owes nothing to anybody: there is nothing to tell its caller.
+    return durable or isinstance(last, ReleaseRequest)
+
+
+def describe(request: Ending) -> str:
+    """Say in words what a request is to do, for the log."""
+    settle = settle_of(request)
+    return (
+        f"settle {settle.amount_micros} micros of reservation {settle.reservation_id!r} "
+        f"of account {settle.account!r}, unit {settle.unit or 'credits'!r}"
+    )
