@@ -193,7 +193,7 @@ class AsyncHold:
             except Rejected as refusal:
                 closing.refused(refusal)
             else:
-                closing.answered()
+                closing.answered(self.result)
 
     async def _send(self, request: Ending) -> SettleResult | ReleaseResult:
         metering, seconds = self._calls.metering, self._tab.terms.timeout_seconds

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meterhold._errors import MeterholdError, NotFound, Rejected
 from meterhold._journal import Journal, Memory
-from meterhold._tab import Closing, log
-from meterhold.v1.metering_service_pb2 import ReleaseRequest, SettleRequest
+from meterhold._tab import Closing, log, settle_of
+from meterhold.v1.metering_service_pb2 import ReleaseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from meterhold._journal import Record, Store
     from meterhold._tab import Ending
+    from meterhold.v1.metering_service_pb2 import SettleRequest
 
 FIRST_PAUSE_SECONDS = 0.5
 PAUSE_SECONDS_MAX = 30.0
@@ -40,15 +41,6 @@ def store_at(path: str | Path | None) -> Store:
 def settles_of(requests: Iterable[Ending]) -> list[SettleRequest]:
     """Turn what ends a hold into settles only: a settle of 0 ends one that expired, too."""
     return [settle_of(request) for request in requests]
-
-
-def settle_of(request: Ending) -> SettleRequest:
-    """Answer the request if it is a settle, and for a release the settle of 0 that does as much."""
-    if not isinstance(request, ReleaseRequest):
-        return request
-    return SettleRequest(
-        account=request.account, unit=request.unit, reservation_id=request.reservation_id
-    )
 
 
 class Parcel:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 Applied = Literal["NO", "UNKNOWN"]
 
-_DOMAIN = "meterhold"
-_DETAILS_KEY = "grpc-status-details-bin"
+DOMAIN = "meterhold"
+DETAILS_KEY = "grpc-status-details-bin"
 
 
 class MeterholdError(Exception):
@@ -308,7 +308,7 @@ def _details(error: grpc.RpcError) -> _Details:
     for detail in _status(error).details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo.FromString(detail.value)
-            if info.domain == _DOMAIN:
+            if info.domain == DOMAIN:
                 details.info = info
         elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad_request = error_details_pb2.BadRequest.FromString(detail.value)
@@ -326,6 +326,6 @@ def _status(error: grpc.RpcError) -> status_pb2.Status:
     # Pairs, sync and aio alike, which the types of grpc do not say; None if nothing was received.
     metadata = cast("Iterable[tuple[str, bytes]] | None", error.trailing_metadata())
     for key, value in metadata or ():
-        if key == _DETAILS_KEY:
+        if key == DETAILS_KEY:
             return status_pb2.Status.FromString(value)
     return status_pb2.Status()

@@ -181,7 +181,7 @@ class Hold:
             except Rejected as refusal:
                 closing.refused(refusal)
             else:
-                closing.answered()
+                closing.answered(self.result)
 
     def _send(self, request: Ending) -> SettleResult | ReleaseResult:
         metering, seconds = self._calls.metering, self._tab.terms.timeout_seconds

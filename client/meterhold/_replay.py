@@ -29,9 +29,6 @@ _FINAL = (
 # Without a reason these are no accident of the moment: an answer that is too large stays so.
 _LASTING_CODES = frozenset({"RESOURCE_EXHAUSTED", "DATA_LOSS"})
 
-# How much later than here the server may take a deadline to be, for the time a request travels.
-_TRAVEL_SECONDS = 0.05
-
 
 class Attempts:
     """The attempts of one call, until it is answered or its time is over. Not for threads to share.
@@ -71,7 +68,8 @@ class Attempts:
         """Answer how long to wait before the call is made again. Raises if it is not."""
         if failure.applied == "UNKNOWN":
             self.unknown = failure
-            self._unknown_until = max(self._unknown_until, self._attempt_deadline)
+            over = self._attempt_deadline + self._attempt_timeout_seconds
+            self._unknown_until = max(self._unknown_until, over)
         if not self._replayable or not self._may_help(failure):
             raise failure
         if isinstance(failure, Rejected):
@@ -93,12 +91,14 @@ class Attempts:
         """How long until a refusal says something of the earlier attempts, too.
 
         One of them may still be on its way to the server, which drops it when its deadline has
-        passed. A refusal that begins after that is the truth about all of them.
+        passed. The server counts that from the arrival of a request, and one that takes longer to
+        arrive than an attempt may last is taken for lost. A refusal that begins after all that is
+        the truth about all of them.
         """
         confirmed = self._reads or self._attempt_begun >= self._unknown_until
         if confirmed or isinstance(refusal, _FINAL):
             raise refusal
-        return max(0.0, self._unknown_until + _TRAVEL_SECONDS - time.monotonic())
+        return max(0.0, self._unknown_until - time.monotonic())
 
     def _backoff_seconds(self) -> float:
         pause = random.uniform(0, self._pause_seconds)

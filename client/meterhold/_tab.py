@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 from meterhold import _errors, _keys, _requests
 from meterhold._enums import OnExpiry, ReservationState
 from meterhold._errors import Rejected
+from meterhold._results import ReleaseResult
 from meterhold.v1 import ledger_service_pb2, metering_service_pb2
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from meterhold._enums import Overage
     from meterhold._errors import MeterholdError
-    from meterhold._results import Reservation, ReserveResult
+    from meterhold._results import Reservation, ReserveResult, SettleResult
     from meterhold._values import Usage
 
 DEFAULT_TTL = timedelta(minutes=15)
@@ -297,6 +298,20 @@ class Tab:
             raise RuntimeError("the hold is not open: charge inside its `with` block")
 
 
+def settle_of(request: Ending) -> metering_service_pb2.SettleRequest:
+    """Answer the request if it is a settle, and for a release the settle of 0 that does as much."""
+    if isinstance(request, metering_service_pb2.SettleRequest):
+        return request
+    return metering_service_pb2.SettleRequest(
+        account=request.account, unit=request.unit, reservation_id=request.reservation_id
+    )
+
+
+def _was_charged_by_expiry(result: ReleaseResult) -> bool:
+    reservation = result.reservation
+    return reservation.state is ReservationState.EXPIRED and reservation.expiry_charged_micros > 0
+
+
 _ENDED = {
     ReservationState.SETTLED: _errors.ReservationSettled,
     ReservationState.RELEASED: _errors.ReservationReleased,
@@ -319,9 +334,12 @@ class Closing:
         """The settle or release, which is delivered after all others."""
         return self.requests[-1]
 
-    def answered(self) -> None:
-        """Note that the first of the requests was carried out."""
-        self.requests.popleft()
+    def answered(self, result: SettleResult | ReleaseResult | None = None) -> None:
+        """Note that the first of the requests was carried out, and with which result."""
+        request = self.requests.popleft()
+        if isinstance(result, ReleaseResult) and _was_charged_by_expiry(result):
+            # It came too late, and the expiry charged what was not used: a settle gives it back.
+            self.requests.append(settle_of(request))
 
     def refused(self, refusal: Rejected) -> None:
         """Note that the first of the requests was refused. Raises if nothing can be done."""

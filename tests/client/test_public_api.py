@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import meterhold
-from meterhold import _async_client, _client, _enums, _errors, _results, _values
+from meterhold import (
+    _async_client,
+    _async_hold,
+    _client,
+    _delivery,
+    _enums,
+    _errors,
+    _hold,
+    _results,
+    _tab,
+    _values,
+)
 from meterhold.v1 import (
     ledger_service_pb2,
     metering_service_pb2,
@@ -28,12 +39,15 @@ def _is_public(value: object, name: str) -> bool:
     return isinstance(value, type) and (
         issubclass(value, StrEnum | meterhold.MeterholdError)
         or dataclasses.is_dataclass(value)
-        or name in {"Client", "AsyncClient"}
+        or name in {"Client", "AsyncClient", "Hold", "AsyncHold", "HoldOptions", "Delivery"}
     )
 
 
 def test_all_is_sorted_and_complete() -> None:
-    modules = [_async_client, _client, _enums, _errors, _results, _values]
+    modules = [
+        *(_async_client, _async_hold, _client, _delivery, _enums, _errors, _hold),
+        *(_results, _tab, _values),
+    ]
     public = {
         name
         for module in modules
@@ -55,14 +69,24 @@ def _methods(client: type) -> dict[str, inspect.Signature]:
     }
 
 
-def test_clients_are_twins() -> None:
-    sync, twin = _methods(meterhold.Client), _methods(meterhold.AsyncClient)
-    del sync["close"], twin["aclose"]
+def _as_twin(annotation: str) -> str:
+    """What the asynchronous twin of something that answers this answers."""
+    return re.sub(r"\b(Iterator\[|Hold$)", r"Async\1", annotation)
+
+
+@pytest.mark.parametrize(
+    ("sync_class", "async_class"),
+    [(meterhold.Client, meterhold.AsyncClient), (meterhold.Hold, meterhold.AsyncHold)],
+)
+def test_classes_are_twins(sync_class: type, async_class: type) -> None:
+    sync, twin = _methods(sync_class), _methods(async_class)
+    sync.pop("close", None)
+    twin.pop("aclose", None)
     assert list(sync) == list(twin)
     for name, signature in sync.items():
         assert twin[name].parameters == signature.parameters
-        answer = str(signature.return_annotation).replace("Iterator[", "AsyncIterator[")
-        assert twin[name].return_annotation == answer
+        if name != "metered":  # It wraps functions of either kind, and says so.
+            assert twin[name].return_annotation == _as_twin(str(signature.return_annotation))
 
 
 def test_there_is_one_method_per_call() -> None:
@@ -73,7 +97,8 @@ def test_there_is_one_method_per_call() -> None:
         for method in service.methods
     ]
     names = {re.sub(r"(?<!^)(?=[A-Z])", "_", call).lower() for call in calls}
-    assert set(_methods(meterhold.Client)) == names | {"close"}
+    ours = {"close", "hold", "metered", "deliver_journal"}
+    assert set(_methods(meterhold.Client)) == names | ours
 
 
 @pytest.mark.parametrize(
