@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from meterhold_server.core import replay
+from meterhold_server.core.model import Overage, Receipt
+
 from .table import check
 
 
@@ -335,3 +338,24 @@ def _compares(operation: str, first: str, again: str, field: str, original: str)
         {operation} {again}         | refused IDEMPOTENCY_MISMATCH field={field} original={original}
         {operation} {first}         | done replayed
     """)
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored", "quoted"),
+    [
+        ({"overage": Overage.OVERDRAFT}, {"overage": "OVERDRAFT"}, "'OVERDRAFT'"),
+        (
+            {"usage": {"model": "m", "input_tokens": 1}},
+            {"usage": {"input_tokens": 1, "model": "m"}},
+            "{'input_tokens': 1, 'model': 'm'}",
+        ),
+        ({"amount_micros": 5}, {"amount_micros": 5}, "5"),
+    ],
+)
+def test_a_refusal_quotes_the_original_alike_from_the_batch_and_from_the_database(
+    asked: replay.Request, stored: replay.Request, quoted: str
+) -> None:
+    for original in (asked, stored):
+        refused = replay.mismatch({}, Receipt(original, {}))
+        assert refused is not None
+        assert repr(refused.details["original"]) == quoted

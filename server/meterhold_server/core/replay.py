@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from enum import Enum
 from typing import Any, Final
 
 from meterhold_server.core.model import Receipt
@@ -129,8 +130,16 @@ def _differing(
     for name in names:
         if request.get(name) != original.get(name):
             value = original.get(name, 0 if isinstance(request.get(name), int) else "")
-            return Rejected(Reason.IDEMPOTENCY_MISMATCH, {"field": name, "original": value})
+            details = {"field": name, "original": _quotable(value)}
+            return Rejected(Reason.IDEMPOTENCY_MISMATCH, details)
     return None
+
+
+def _quotable(value: Any) -> Any:
+    """The same text for a request of this batch and for one that was stored: no enums, sorted."""
+    if isinstance(value, dict):
+        return {key: _quotable(value[key]) for key in sorted(value)}
+    return value.value if isinstance(value, Enum) else value
 
 
 def _present(**fields: Any) -> Request:

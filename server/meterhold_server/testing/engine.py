@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from enum import StrEnum
-from typing import Any
 
 from meterhold_server.core.decide import decide
 from meterhold_server.core.invariants import violations
-from meterhold_server.core.model import Entry, Receipt, Rules, State
+from meterhold_server.core.model import Entry, Rules, State
 from meterhold_server.core.operations import Operation
 from meterhold_server.core.outcomes import Outcome
 from meterhold_server.core.posting import Writes
@@ -45,21 +43,3 @@ class MemoryEngine:
     def _keep(self, writes: Writes) -> None:
         for entry in writes.entries:
             self.entries.setdefault(entry.account_id, []).append(entry)
-        for claim in writes.claims:
-            claim.receipt = _as_stored(claim.receipt)
-        for reservation in writes.reservations.values():
-            reservation.opening = _as_stored(reservation.opening)
-            reservation.closing = reservation.closing and _as_stored(reservation.closing)
-
-
-def _as_stored(receipt: Receipt) -> Receipt:
-    """A receipt as it comes back from a database, since a refusal may quote what was asked."""
-    return Receipt(_plain(receipt.request), receipt.answer)
-
-
-def _plain(value: Any) -> Any:
-    """What JSONB makes of a value: no enums, and the keys of an object by length first."""
-    if isinstance(value, dict):
-        keys = sorted(value, key=lambda key: (len(key), key))
-        return {key: _plain(value[key]) for key in keys}
-    return value.value if isinstance(value, StrEnum) else value
