@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from meterhold_server import app
 from meterhold_server.config import ServeSettings
 from meterhold_server.core.model import AccountKey
 from meterhold_server.storage.audit import audit
+from support.certificates import needs_openssl, self_signed
 from support.engines import Observer
 from support.service import ServerProcess, service
 from support.waiting import until
@@ -160,19 +160,9 @@ def test_a_port_that_is_taken_is_an_error(database_url: str, workers: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@needs_openssl
 async def test_tls(database_url: str, tmp_path: Path) -> None:
-    certificate, private_key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(  # noqa: ASYNC221 - nothing else runs here yet
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"),
-            *("ec_paramgen_curve:prime256v1", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", private_key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    certificate, private_key = self_signed(tmp_path, "localhost", loopback=True)
     settings = {"tls_certificate": certificate, "tls_private_key": private_key}
     async with service(database_url, **settings) as address:
         trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
