@@ -26,6 +26,7 @@ class AsyncCourier:
         self._calls = calls
         self._store = _delivery.store_at(journal)
         self._task: asyncio.Task[None] | None = None
+        self._delivering = asyncio.Lock()
         self._closed = False
         self._posted = asyncio.Event()
         if self.durable and self._store.pending():
@@ -46,13 +47,11 @@ class AsyncCourier:
 
     async def deliver(self) -> Delivery:
         """Try once to deliver everything that waits, now."""
-        records = self._store.pending()
-        for record in records:
-            await self._deliver(Parcel(self._store, record))
-        waiting = {record.number for record in self._store.pending()}
-        pending = len(waiting & {record.number for record in records})
-        refused = self._store.refused_count()
-        return Delivery(len(records) - pending, pending, refused)
+        async with self._delivering:
+            records = self._store.pending()
+            for record in records:
+                await self._deliver(Parcel(self._store, record))
+        return _delivery.report(self._store, records)
 
     async def aclose(self) -> None:
         """Stop. What is not delivered stays in the journal; without one it is lost, and logged."""

@@ -26,6 +26,7 @@ class Courier:
         self._calls = calls
         self._store = _delivery.store_at(journal)
         self._lock = threading.Lock()
+        self._delivering = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._posted = threading.Event()
@@ -40,13 +41,11 @@ class Courier:
 
     def deliver(self) -> Delivery:
         """Try once to deliver everything that waits, now."""
-        records = self._store.pending()
-        for record in records:
-            self._deliver(Parcel(self._store, record))
-        waiting = {record.number for record in self._store.pending()}
-        pending = len(waiting & {record.number for record in records})
-        refused = self._store.refused_count()
-        return Delivery(len(records) - pending, pending, refused)
+        with self._delivering:
+            records = self._store.pending()
+            for record in records:
+                self._deliver(Parcel(self._store, record))
+        return _delivery.report(self._store, records)
 
     def close(self) -> None:
         """Begin no more deliveries."""

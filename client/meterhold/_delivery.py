@@ -26,7 +26,11 @@ _LATE_SECONDS = 30.0
 
 
 class Delivery(NamedTuple):
-    """How delivering went: records delivered now, still waiting, and refused for good so far."""
+    """How delivering went, in holds whose end could not be delivered at first.
+
+    `delivered` are done with now, `pending` still wait, `refused` were refused for good, ever, and
+    stay in the journal for a person to look at.
+    """
 
     delivered: int
     pending: int
@@ -36,6 +40,14 @@ class Delivery(NamedTuple):
 def store_at(path: str | Path | None) -> Store:
     """Open the journal at the path; without one, records live in memory."""
     return Memory() if path is None else Journal(path)
+
+
+def report(store: Store, tried: Iterable[Record]) -> Delivery:
+    """Say how delivering the records went."""
+    numbers = {record.number for record in tried}
+    pending = numbers & {record.number for record in store.pending()}
+    refused_count = store.refused_count()
+    return Delivery(len(numbers) - len(pending), len(pending), refused_count)
 
 
 def settles_of(requests: Iterable[Ending]) -> list[SettleRequest]:
