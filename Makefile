@@ -7,10 +7,9 @@ READY := $(VENV)/.ready
 PROTO_BIN := .venv-proto/bin
 PROTO_READY := .venv-proto/.ready
 GENERATED := client/meterhold/v1
-FILES ?= server client migrations tests benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check lint types contracts proto proto-check format lock bench clean
+.PHONY: help setup demo serve test test-fast check lint types contracts proto proto-check format lock bench examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +41,10 @@ test: $(READY) ## Run all tests on a real PostgreSQL
 test-fast: $(READY) ## Run the tests that need no server process
 	$(BIN)/python -m pytest -m "not slow"
 
-check: lint types contracts proto-check test ## All that CI runs
+check: lint types contracts proto-check test examples ## All that CI runs
+
+examples: $(READY) $(PROTO_READY) ## Build and run the examples in every language whose tools are here, and compare
+	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(BIN)/python examples/run.py
 
 lint: $(READY) ## Check style
 	$(BIN)/ruff format --check .
@@ -84,3 +86,4 @@ lock: ## Renew the lock files with the newest versions
 
 clean: ## Remove what the targets made; ledgers of `make serve` stay
 	rm -rf $(VENV) .venv-proto build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf examples/go/gen examples/typescript/gen examples/typescript/dist examples/typescript/node_modules examples/java/target

@@ -54,7 +54,7 @@ RECEIVED_MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
-    # A peer that has frozen is noticed by a ping; the server allows one in 20 s.
+    # A peer that has frozen is noticed by a ping; the server allows one in 10 s.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     # A server that restarts is found again within a second; gRPC's own limit is two minutes.

@@ -26,8 +26,8 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", 32 * 1024 * 1024),
     ("grpc.max_concurrent_streams", 1000),
-    # Clients may ping every 20 s, and idle ones too: the default is one ping in five minutes.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+    # Clients may ping every 10 s, and idle ones too: the default is one ping in five minutes.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
