@@ -71,6 +71,20 @@ async def test_an_operation_whose_deadline_passed_in_the_queue_is_not_begun(
     assert observer.ask("SELECT key FROM claim WHERE kind = 'DEBIT_ONCE'") == [("timely",)]
 
 
+async def test_an_operation_whose_deadline_passed_while_the_database_was_away_is_not_begun(
+    proxy: Proxy, observer: Observer, batch_sizes: list[int]
+) -> None:
+    async with running(proxy.url) as engine:
+        proxy.refuse()
+        deadline = time.monotonic() + 0.3
+        late = engine.submit(grant("late", 1), deadline)
+        await until(lambda: time.monotonic() > deadline)
+        proxy.accept()
+        assert (await failure(late)).reason is FailureReason.DEADLINE_PASSED
+    assert batch_sizes == []
+    assert observer.one("SELECT count(*) FROM entry") == 0
+
+
 async def test_an_operation_nobody_waits_for_any_more_is_not_begun(
     database_url: str, observer: Observer, batch_sizes: list[int]
 ) -> None:
