@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from meterhold import _delivery
+from meterhold import _delivery, _results
 from meterhold._delivery import Delivery, Parcel
 from meterhold._errors import MeterholdError
-from meterhold._tab import log
+from meterhold.v1.ledger_service_pb2 import GetReservationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,17 +32,19 @@ class AsyncCourier:
         if self.durable and self._store.pending():
             self._start()
 
-    def post(self, requests: Iterable[Ending]) -> None:
+    def post(self, requests: Iterable[Ending], own_id: str = "") -> None:
         """Take over what ends a hold. Kept when this returns, if there is a journal.
+
+        With an `own_id` only a hold that was made by the block of that id is ended.
 
         It writes to the disk in the event loop: rarely, briefly, and not to be cancelled.
         """
-        self.keep(requests)
+        self.keep(requests, own_id)
         self._start()
 
-    def keep(self, requests: Iterable[Ending]) -> None:
+    def keep(self, requests: Iterable[Ending], own_id: str = "") -> None:
         """Take over what ends a hold while the event loop is ending: only keep it."""
-        self._store.add(_delivery.settles_of(requests))
+        self._store.add(_delivery.settles_of(requests), own_id)
         self._posted.set()
 
     async def deliver(self) -> Delivery:
@@ -61,7 +63,7 @@ class AsyncCourier:
             await asyncio.wait([self._task])
         if not self.durable:
             for record in self._store.pending():
-                log.error("lost: %s", _delivery.describe(record.settles[-1]))
+                Parcel(self._store, record).lose()
 
     def _start(self) -> None:
         if self._task is None and not self._closed:
@@ -81,9 +83,12 @@ class AsyncCourier:
     async def _deliver(self, parcel: Parcel) -> None:
         while (request := parcel.next()) is not None:
             try:
-                await self._calls.call(self._calls.metering.Settle, request, None)
+                if isinstance(request, GetReservationRequest):
+                    found = await self._calls.call(self._calls.ledger.GetReservation, request, None)
+                    parcel.looked_at(_results.reservation(found))
+                else:
+                    await self._calls.call(self._calls.metering.Settle, request, None)
+                    parcel.answered()
             except MeterholdError as failure:
                 if not parcel.failed(failure):
                     return
-            else:
-                parcel.answered()

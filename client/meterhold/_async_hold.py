@@ -131,7 +131,7 @@ class AsyncHold:
         await asyncio.wait([reserving])
         refused = not reserving.cancelled() and isinstance(reserving.exception(), Rejected)
         if not refused:
-            self._courier.post([self._tab.release_request()])
+            self._courier.post([self._tab.release_request()], self._tab.terms.own_id)
 
     async def _finish(self, closing: Closing, error: BaseException | None) -> None:
         try:
@@ -142,7 +142,7 @@ class AsyncHold:
                 return
             if error is None:
                 raise
-            error.add_note(f"meterhold could not {_delivery.describe(closing.last)}: {failure!r}")
+            error.add_note(f"meterhold could not {_tab.describe(closing.last)}: {failure!r}")
         except BaseException:
             self._courier.keep(closing.requests)
             raise

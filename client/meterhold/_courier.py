@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from meterhold import _delivery
+from meterhold import _delivery, _results
 from meterhold._delivery import Delivery, Parcel
 from meterhold._errors import MeterholdError
-from meterhold._tab import log
+from meterhold.v1.ledger_service_pb2 import GetReservationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,9 +33,12 @@ class Courier:
         if self.durable and self._store.pending():
             self._start()
 
-    def post(self, requests: Iterable[Ending]) -> None:
-        """Take over what ends a hold. Kept when this returns, if there is a journal."""
-        self._store.add(_delivery.settles_of(requests))
+    def post(self, requests: Iterable[Ending], own_id: str = "") -> None:
+        """Take over what ends a hold. Kept when this returns, if there is a journal.
+
+        With an `own_id` only a hold that was made by the block of that id is ended.
+        """
+        self._store.add(_delivery.settles_of(requests), own_id)
         self._posted.set()
         self._start()
 
@@ -61,7 +64,7 @@ class Courier:
             self._thread.join()
         if not self.durable:
             for record in self._store.pending():
-                log.error("lost: %s", _delivery.describe(record.settles[-1]))
+                Parcel(self._store, record).lose()
 
     def _start(self) -> None:
         with self._lock:
@@ -85,9 +88,12 @@ class Courier:
     def _deliver(self, parcel: Parcel) -> None:
         while (request := parcel.next()) is not None and not self._closing.is_set():
             try:
-                self._calls.call(self._calls.metering.Settle, request, None)
+                if isinstance(request, GetReservationRequest):
+                    found = self._calls.call(self._calls.ledger.GetReservation, request, None)
+                    parcel.looked_at(_results.reservation(found))
+                else:
+                    self._calls.call(self._calls.metering.Settle, request, None)
+                    parcel.answered()
             except MeterholdError as failure:
                 if not parcel.failed(failure):
                     return
-            else:
-                parcel.answered()

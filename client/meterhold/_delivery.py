@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from meterhold import _requests
 from meterhold._errors import MeterholdError, NotFound, Rejected
 from meterhold._journal import Journal, Memory
-from meterhold._tab import Closing, log, settle_of
+from meterhold._tab import Closing, describe, is_made_by, log, settle_of
 from meterhold.v1.metering_service_pb2 import ReleaseRequest
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meterhold._journal import Record, Store
+    from meterhold._results import Reservation
     from meterhold._tab import Ending
+    from meterhold.v1.ledger_service_pb2 import GetReservationRequest
     from meterhold.v1.metering_service_pb2 import SettleRequest
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -62,16 +65,39 @@ class Parcel:
         self._store = store
         self._record = record
         self._closing = Closing(list(record.settles))
+        self._looked = not record.own_id
 
-    def next(self) -> SettleRequest | None:
+    def looked_at(self, reservation: Reservation) -> None:
+        """Note whose hold it is. Another block's is left alone."""
+        self._looked = True
+        if not is_made_by(reservation, self._record.own_id):
+            self._closing.requests.clear()
+            self._store.done(self._record)
+
+    def next(self) -> SettleRequest | GetReservationRequest | None:
         """Answer what to send now; None when all of it is delivered."""
         requests = self._closing.requests
-        return settle_of(requests[0]) if requests else None
+        if not requests:
+            return None
+        settle = settle_of(requests[0])
+        if self._looked:
+            return settle
+        return _requests.get_reservation(
+            settle.account, reservation_id=settle.reservation_id, unit=settle.unit
+        )
 
     def answered(self) -> None:
         self._closing.answered()
         if not self._closing.requests:
             self._store.done(self._record)
+
+    def lose(self) -> None:
+        """Log what will never be delivered."""
+        settles = [settle for settle in self._record.settles if settle.amount_micros]
+        for settle in settles:
+            log.error("lost: %s", describe(settle))
+        if not settles:
+            log.warning("left to expire: %s", describe(self._record.settles[-1]))
 
     def failed(self, failure: MeterholdError) -> bool:
         """Note a failure. Answers whether to go on with the parcel; False = leave it for later."""
@@ -80,6 +106,7 @@ class Parcel:
             return False
         if isinstance(failure, NotFound) and self._may_come_up():
             return False
+        self._looked = True
         if settle_of(request).amount_micros == 0:
             self.answered()  # Nothing is owed, and there is nothing left to end.
             return True
@@ -113,12 +140,3 @@ def kept_for_later(
     log.warning("not delivered yet: %s: %s", describe(last), failure)
     # A release owes nothing to anybody: there is nothing to tell its caller.
     return durable or isinstance(last, ReleaseRequest)
-
-
-def describe(request: Ending) -> str:
-    """Say in words what a request is to do, for the log."""
-    settle = settle_of(request)
-    return (
-        f"settle {settle.amount_micros} micros of reservation {settle.reservation_id!r} "
-        f"of account {settle.account!r}, unit {settle.unit or 'credits'!r}"
-    )

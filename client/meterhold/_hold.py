@@ -114,7 +114,7 @@ class Hold:
             raise
         except BaseException:
             # It may have been made, and nobody will use it.
-            self._courier.post([self._tab.release_request()])
+            self._courier.post([self._tab.release_request()], self._tab.terms.own_id)
             raise
         self._tab.begin()
         if self._tab.terms.heartbeat:
@@ -138,7 +138,7 @@ class Hold:
                 return
             if error is None:
                 raise
-            error.add_note(f"meterhold could not {_delivery.describe(closing.last)}: {failure!r}")
+            error.add_note(f"meterhold could not {_tab.describe(closing.last)}: {failure!r}")
         except BaseException:
             self._courier.post(closing.requests)
             raise

@@ -30,23 +30,28 @@ CREATE TABLE IF NOT EXISTS undelivered (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     post_time REAL NOT NULL,
     settles TEXT NOT NULL,
+    own_id TEXT NOT NULL,
     refusal TEXT
 )
 """
 
 
 class Record(NamedTuple):
-    """The settles that end one hold, in order, and when they were posted (seconds since 1970)."""
+    """The settles that end one hold, in order, and when they were posted (seconds since 1970).
+
+    With an `own_id` only a hold that was made by the block of that id is ended.
+    """
 
     number: int
     post_time: float
     settles: list[SettleRequest]
+    own_id: str
 
 
 class Store(Protocol):
     """Where records wait."""
 
-    def add(self, settles: Sequence[SettleRequest]) -> None: ...
+    def add(self, settles: Sequence[SettleRequest], own_id: str) -> None: ...
 
     def pending(self) -> list[Record]: ...
 
@@ -69,20 +74,24 @@ class Journal:
         with self._open() as database, database:
             database.execute(_SCHEMA)
 
-    def add(self, settles: Sequence[SettleRequest]) -> None:
+    def add(self, settles: Sequence[SettleRequest], own_id: str) -> None:
         text = json.dumps([json_format.MessageToDict(settle) for settle in settles])
         with self._open() as database, database:
             database.execute(
-                "INSERT INTO undelivered (post_time, settles) VALUES (?, ?)", (time.time(), text)
+                "INSERT INTO undelivered (post_time, settles, own_id) VALUES (?, ?, ?)",
+                (time.time(), text, own_id),
             )
 
     def pending(self) -> list[Record]:
         with self._open() as database:
             rows = database.execute(
-                "SELECT number, post_time, settles FROM undelivered"
+                "SELECT number, post_time, settles, own_id FROM undelivered"
                 " WHERE refusal IS NULL ORDER BY number"
             ).fetchall()
-        return [Record(number, post_time, _parse(text)) for number, post_time, text in rows]
+        return [
+            Record(number, post_time, _parse(text), own_id)
+            for number, post_time, text, own_id in rows
+        ]
 
     def done(self, record: Record) -> None:
         with self._open() as database, database:
@@ -116,10 +125,11 @@ class Memory:
         self._records: dict[int, Record] = {}
         self._added = 0
 
-    def add(self, settles: Sequence[SettleRequest]) -> None:
+    def add(self, settles: Sequence[SettleRequest], own_id: str) -> None:
         with self._lock:
             self._added += 1
-            self._records[self._added] = Record(self._added, time.time(), list(settles))
+            record = Record(self._added, time.time(), list(settles), own_id)
+            self._records[self._added] = record
 
     def pending(self) -> list[Record]:
         with self._lock:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 from meterhold import _errors, _keys, _requests
 from meterhold._enums import OnExpiry, ReservationState
-from meterhold._errors import Rejected
+from meterhold._errors import InsufficientCredits, Rejected
 from meterhold._results import ReleaseResult
 from meterhold.v1 import ledger_service_pb2, metering_service_pb2
 
@@ -160,7 +160,7 @@ class Tab:
 
     def take_over(self, reservation: Reservation) -> None:
         """Go on with a hold that was made before. Raises if it has ended."""
-        self.ours = (reservation.metadata or {}).get(_MADE_BY) == self.terms.own_id
+        self.ours = is_made_by(reservation, self.terms.own_id)
         self.started = reservation.on_expiry is OnExpiry.CHARGE
         ended = _ENDED.get(reservation.state)
         if ended is not None:
@@ -307,6 +307,20 @@ def settle_of(request: Ending) -> metering_service_pb2.SettleRequest:
     )
 
 
+def describe(request: Ending) -> str:
+    """Say in words what a request is to do, for the log."""
+    settle = settle_of(request)
+    return (
+        f"settle {settle.amount_micros} micros of reservation {settle.reservation_id!r} "
+        f"of account {settle.account!r}, unit {settle.unit or 'credits'!r}"
+    )
+
+
+def is_made_by(reservation: Reservation, own_id: str) -> bool:
+    """Whether it was the block of that id that made the reservation."""
+    return (reservation.metadata or {}).get(_MADE_BY) == own_id
+
+
 def _was_charged_by_expiry(result: ReleaseResult) -> bool:
     reservation = result.reservation
     return reservation.state is ReservationState.EXPIRED and reservation.expiry_charged_micros > 0
@@ -323,7 +337,7 @@ class Closing:
     """The requests that end a hold, to be made in order, each until it is answered.
 
     First the captures of which nobody knows whether they were made, then the settle or release.
-    What a capture was refused is still owed: the settle takes it on.
+    What is owed for a capture that came too late goes into the settle.
     """
 
     def __init__(self, requests: list[Ending]) -> None:
@@ -342,12 +356,14 @@ class Closing:
             self.requests.append(settle_of(request))
 
     def refused(self, refusal: Rejected) -> None:
-        """Note that the first of the requests was refused. Raises if nothing can be done."""
-        request = self.requests[0]
-        if isinstance(request, metering_service_pb2.ReleaseRequest) or not request.keep_open:
+        """Note that the first of the requests was refused. Raises if it was the last one."""
+        if len(self.requests) == 1:
             raise refusal
-        final = self.last
-        if not isinstance(final, metering_service_pb2.SettleRequest):
-            raise refusal
-        final.amount_micros += request.amount_micros
-        self.requests.popleft()
+        capture, final = self.requests.popleft(), self.last
+        if isinstance(final, metering_service_pb2.ReleaseRequest) or isinstance(
+            refusal, InsufficientCredits
+        ):
+            # Not covered, and that was to be refused; or too late, with a hold that is given up.
+            log.error("refused: %s: %s", describe(capture), refusal)
+        else:
+            final.amount_micros += settle_of(capture).amount_micros

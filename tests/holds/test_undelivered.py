@@ -18,6 +18,7 @@ import pytest
 import meterhold
 from client.scripted_server import Abort, ScriptedServer, error_info
 from meterhold import AsyncClient, Client, _delivery
+from meterhold.v1 import ledger_service_pb2 as ledger
 from meterhold.v1 import metering_service_pb2 as metering
 from meterhold.v1 import types_pb2
 
@@ -261,14 +262,35 @@ async def test_reserve_of_which_nobody_knows_is_given_up(
     twin = opened()
     server.last = UNKNOWN
     with pytest.raises(meterhold.OutcomeUnknown) as raised:
-        async with twin.hold(reservation_id="job"):
+        async with twin.hold():
             pytest.fail("the block ran")
-    assert raised.value.key == "job"
     server.last = SETTLED
     seen = len(server.calls)
     last = (await _delivered(server, seen + 1))[-1]
-    assert (last.DESCRIPTOR.name, last.reservation_id) == ("SettleRequest", "job")
+    assert (last.DESCRIPTOR.name, last.reservation_id) == ("SettleRequest", raised.value.key)
     assert last.amount_micros == 0
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_given_id_is_given_up_only_if_its_hold_is_ours(
+    opened: Callable[..., Twin], server: ScriptedServer, ours: bool
+) -> None:
+    """Another run of the job may have made it, and be at work."""
+    twin = opened()
+    server.last = UNKNOWN
+    with pytest.raises(meterhold.OutcomeUnknown):
+        async with twin.hold(reservation_id="job"):
+            pytest.fail("the block ran")
+    made_by = server.calls[0].request.metadata["meterhold_hold"]
+    found = ledger.GetReservationResponse()
+    found.reservation.metadata["meterhold_hold"] = made_by if ours else "another"
+    asked = len(server.calls)
+    server.answer(found, SETTLED)
+    await _delivered(server, asked + 1 + ours)
+    while (await twin.deliver()).pending:
+        pass
+    ends = [call for call in server.calls if call.method == "Settle"]
+    assert len(ends) == ours
 
 
 async def test_refused_reserve_leaves_nothing_to_give_up(
@@ -307,6 +329,31 @@ async def test_capture_that_is_refused_in_the_end_goes_into_the_settle(
             await twin.capture(hold, 30)
         hold.charge(12)
     assert server.calls[-1].request.amount_micros == 42
+
+
+@pytest.mark.parametrize("on_error", ["settle", "release"])
+async def test_capture_that_turns_out_not_to_be_covered_is_dropped(
+    opened: Callable[..., Twin],
+    server: ScriptedServer,
+    on_error: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    twin = opened()
+    refused = _refused("INSUFFICIENT_CREDITS")
+    server.answer(RESERVED, AWAY, refused, SETTLED if on_error == "settle" else RELEASED)
+
+    async def job() -> None:
+        async with twin.hold(overage=meterhold.Overage.REJECT, on_error=on_error) as hold:
+            with pytest.raises(meterhold.Unavailable):
+                await twin.capture(hold, 30)
+            raise KeyError("job")
+
+    with pytest.raises(KeyError):
+        await job()
+    assert "refused: settle 30 micros" in caplog.text
+    last = server.calls[-1]
+    assert last.method == ("Settle" if on_error == "settle" else "Release")
+    assert last.method == "Release" or last.request.amount_micros == 0
 
 
 async def test_refused_capture_is_not_made_again(
@@ -377,7 +424,7 @@ async def test_block_cancelled_again_and_again_is_charged_before_the_client_clos
 async def test_hold_cancelled_while_it_reserves_is_given_up(server: ScriptedServer) -> None:
     server.answer(UNKNOWN, RESERVED, SETTLED)
     async with AsyncClient(server.target) as client:
-        hold = client.hold("alice", 100, reservation_id="job")
+        hold = client.hold("alice", 100)
         task = asyncio.create_task(hold.__aenter__())
         await asyncio.to_thread(server.called.wait)
         task.cancel()
