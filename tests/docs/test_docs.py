@@ -41,6 +41,13 @@ async def test_the_examples_print_what_the_readme_says(address: str) -> None:
     printed = await _output(sys.executable, "-c", example.replace(ADDRESS_IN_README, address))
     assert f"```\n{printed}```" in README
 
+    [(command, shown)] = re.findall(
+        r"^    \.venv/bin/(meterhold .*)$\n\n```text\n(.*?)```", README, re.MULTILINE | re.DOTALL
+    )
+    program, *words = command.split()
+    meterhold = Path(sys.executable).with_name(program)
+    assert await _output(str(meterhold), *words, "--address", address) == shown
+
     [balance] = blocks("json")
     grpcurl = shutil.which("grpcurl", path=str(Path(sys.executable).parent))
     if grpcurl is None:

@@ -1,0 +1,7 @@
+"""`python -m meterhold.cli`."""
+
+import sys
+
+from meterhold.cli import main
+
+sys.exit(main())

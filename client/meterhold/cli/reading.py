@@ -1,0 +1,130 @@
+"""The commands that only look."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+
+from meterhold.cli import json_values, tables
+from meterhold.cli.exit_codes import UsageError
+from meterhold.cli.options import (
+    Account,
+    Kinds,
+    Limit,
+    ReservationId,
+    Seq,
+    States,
+    Unit,
+)
+from meterhold.cli.running import command
+from meterhold.cli.session import Session
+
+_LIMIT = 50
+_PAGE_SIZE_MAX = 1000
+
+_Lots = Annotated[bool, typer.Option("--lots", help="Also the lots that have credits left.")]
+_OldestFirst = Annotated[bool, typer.Option("--oldest-first", help="From the first one on.")]
+_All = Annotated[bool, typer.Option("--all", help="All of them, instead of a --limit.")]
+_Spent = Annotated[bool, typer.Option("--spent", help="Also those with nothing left.")]
+_DebitKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="By the --key of a debit.", show_default=False)
+]
+_GrantKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="By the --key of a grant.", show_default=False)
+]
+
+
+@command
+def balance(session: Session, account: Account, lots: _Lots = False, unit: Unit = "") -> None:
+    """Show what an account has."""
+    with session.client() as client:
+        found = client.balance(account, unit=unit, include_lots=lots)
+    value = json_values.plain(found)
+    parts: list[RenderableType] = [tables.balance(account, unit, found, session.shown)]
+    if lots:
+        value["lots"] = json_values.plain(found.lots)
+        parts += ["", tables.lots(found.lots, session.shown)]
+    session.show(value, *parts)
+
+
+@command
+def entries(
+    session: Session,
+    account: Account,
+    kind: Kinds = None,
+    oldest_first: _OldestFirst = False,
+    limit: Limit = _LIMIT,
+    all_: _All = False,
+    unit: Unit = "",
+) -> None:
+    """List the ledger of an account, newest first."""
+    with session.client() as client:
+        found = client.list_entries(
+            account,
+            unit=unit,
+            kinds=kind or (),
+            oldest_first=oldest_first,
+            page_size=_page_size(limit, everything=all_),
+        )
+        session.show_all(found if all_ else islice(found, limit), tables.entries)
+
+
+@command
+def entry(
+    session: Session,
+    account: Account,
+    seq: Seq = None,
+    debit_key: _DebitKey = None,
+    grant_key: _GrantKey = None,
+    unit: Unit = "",
+) -> None:
+    """Show one entry of the ledger."""
+    if sum(given is not None for given in (seq, debit_key, grant_key)) != 1:
+        raise UsageError("give exactly one of --seq, --debit-key and --grant-key")
+    with session.client() as client:
+        found = client.get_entry(
+            account, unit=unit, seq=seq, debit_key=debit_key, grant_key=grant_key
+        )
+    session.show(found, tables.entry(found, session.shown))
+
+
+@command
+def reservations(
+    session: Session,
+    account: Account,
+    state: States = None,
+    limit: Limit = _LIMIT,
+    all_: _All = False,
+    unit: Unit = "",
+) -> None:
+    """List the holds of an account, newest first."""
+    with session.client() as client:
+        found = client.list_reservations(
+            account, unit=unit, states=state or (), page_size=_page_size(limit, everything=all_)
+        )
+        session.show_all(found if all_ else islice(found, limit), tables.reservations)
+
+
+@command
+def reservation(
+    session: Session, account: Account, reservation_id: ReservationId, unit: Unit = ""
+) -> None:
+    """Show one hold."""
+    with session.client() as client:
+        found = client.get_reservation(account, reservation_id=reservation_id, unit=unit)
+    session.show(found, tables.reservation(found, session.shown))
+
+
+@command
+def lots(session: Session, account: Account, spent: _Spent = False, unit: Unit = "") -> None:
+    """List what grants have put in and what is left of it, newest first."""
+    with session.client() as client:
+        found = client.list_lots(account, unit=unit, include_spent=spent, page_size=_PAGE_SIZE_MAX)
+        session.show_all(found, tables.lots)
+
+
+def _page_size(limit: int, *, everything: bool) -> int:
+    return _PAGE_SIZE_MAX if everything else min(limit, _PAGE_SIZE_MAX)

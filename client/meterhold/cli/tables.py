@@ -1,0 +1,175 @@
+"""Results for people: what is printed without --json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from meterhold import Balance, Entry, Lot, Reservation
+from meterhold.cli import times
+
+Shown = Callable[[int], str]
+"""Writes an amount, in credits or in micros."""
+
+
+def printable(text: str) -> str:
+    """Write out control characters: a reason or a label must not steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> Text:
+    """One thing, a line for each of its properties that is not empty."""
+    present = [(name, printable(value)) for name, value in rows if value]
+    width = max(len(name) for name, _ in present)
+    lines = [Text.assemble((name.ljust(width), "dim"), "  ", value) for name, value in present]
+    return Text("\n").join(lines)
+
+
+def listing(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, one_line: bool = False
+) -> Table:
+    """Many things, a row for each; `>` before a heading sets its column flush right.
+
+    What is too wide for the terminal goes on in the next line, or is cut if a row is `one_line`.
+    """
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+    for heading in headings:
+        right = heading.startswith(">")
+        table.add_column(
+            heading.removeprefix(">"),
+            justify="right" if right else "left",
+            overflow="ellipsis" if one_line else "fold",
+            no_wrap=one_line,
+        )
+    for cells in rows:
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
+
+
+def balance(account: str, unit: str, found: Balance, shown: Shown) -> Text:
+    """The numbers of an account, without those that most accounts do not have."""
+    always = ("available", "held", "remaining", "granted", "spent")
+    others = ("expired", "revoked", "refunded", "debt", "credit_limit")
+    amounts = {name: getattr(found, f"{name}_micros") for name in (*always, *others)}
+    lines = {name: shown(micros) for name, micros in amounts.items() if micros or name in always}
+    width = max(map(len, lines.values()))
+    return facts(
+        [
+            ("account", f"{account} ({unit or 'credits'})"),
+            *((name.replace("_", " "), text.rjust(width)) for name, text in lines.items()),
+            ("entries", str(found.ledger_seq).rjust(width)),
+        ]
+    )
+
+
+def entries(found: Iterable[Entry], shown: Shown, *, one_line: bool = False) -> Table:
+    return listing(
+        (">seq", "time", "kind", ">amount", ">remaining", "reservation, key"),
+        (
+            (
+                str(one.seq),
+                times.shown(one.create_time),
+                one.kind,
+                shown(one.amount_micros),
+                shown(one.remaining_after_micros),
+                ", ".join(filter(None, (one.reservation_id, one.key))),
+            )
+            for one in found
+        ),
+        one_line=one_line,
+    )
+
+
+def entry(found: Entry, shown: Shown) -> Text:
+    return facts(
+        [
+            ("seq", str(found.seq)),
+            ("kind", found.kind),
+            ("amount", shown(found.amount_micros)),
+            ("remaining", shown(found.remaining_after_micros)),
+            ("time", times.shown(found.create_time)),
+            ("reservation", found.reservation_id),
+            ("key", found.key),
+            ("related entry", str(found.related_seq or "")),
+            ("reason", found.reason),
+            ("labels", _pairs(dict(sorted(found.labels.items())))),
+            ("usage", _pairs(asdict(found.usage)) if found.usage else ""),
+            ("metadata", _json(found.metadata)),
+        ]
+    )
+
+
+def reservations(found: Iterable[Reservation], shown: Shown) -> Table:
+    return listing(
+        ("reservation", "state", ">held", ">captured", "expires", "then"),
+        (
+            (
+                one.reservation_id,
+                one.state,
+                shown(one.held_micros),
+                shown(one.captured_micros),
+                times.shown(one.expire_time),
+                one.on_expiry,
+            )
+            for one in found
+        ),
+    )
+
+
+def reservation(found: Reservation, shown: Shown) -> Text:
+    at_expiry = found.expiry_charged_micros
+    return facts(
+        [
+            ("reservation", found.reservation_id),
+            ("state", f"{found.state} late" if found.late else found.state),
+            ("held", shown(found.held_micros)),
+            ("reserved", shown(found.reserved_micros)),
+            ("captured", shown(found.captured_micros)),
+            ("released", shown(found.released_micros)),
+            ("charged at expiry", shown(at_expiry) if at_expiry else ""),
+            ("created", times.shown(found.create_time)),
+            ("expires", f"{times.shown(found.expire_time)}, then {found.on_expiry}"),
+            ("ended", times.shown(found.end_time) if found.end_time else ""),
+            ("labels", _pairs(dict(sorted(found.labels.items())))),
+            ("metadata", _json(found.metadata)),
+        ]
+    )
+
+
+def lots(found: Iterable[Lot], shown: Shown) -> Table:
+    return listing(
+        (">seq", ">granted", ">available", ">held", "category", ">priority", "expires", "key"),
+        (
+            (
+                str(one.seq),
+                shown(one.granted_micros),
+                shown(one.available_micros),
+                shown(one.held_micros),
+                one.category,
+                str(one.priority),
+                times.shown(one.expire_time) if one.expire_time else "never",
+                one.idempotency_key,
+            )
+            for one in found
+        ),
+    )
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in values.items() if value)
+
+
+def _json(metadata: Mapping[str, Any] | None) -> str:
+    return json.dumps(metadata, ensure_ascii=False) if metadata else ""
