@@ -1,0 +1,7 @@
+"""The callback that `config.yaml` names."""
+
+from __future__ import annotations
+
+from .callback import MeterholdCallback
+
+callback = MeterholdCallback()

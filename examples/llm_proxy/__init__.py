@@ -1,0 +1,1 @@
+"""An LLM proxy that speaks OpenAI's chat completions and sells tokens for prepaid credits."""
