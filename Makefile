@@ -41,7 +41,7 @@ test: $(READY) ## Run all tests on a real PostgreSQL
 test-fast: $(READY) ## Run the tests that need no server process
 	$(BIN)/python -m pytest -m "not slow"
 
-check: lint types contracts proto-check test examples ## All that CI runs
+check: lint types contracts proto-check examples test ## All that CI runs
 
 examples: $(READY) $(PROTO_READY) ## Build and run the examples in every language whose tools are here, and compare
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(BIN)/python examples/run.py

@@ -22,7 +22,7 @@ _RECONNECT_SOON = (
 
 @asynccontextmanager
 async def clients(
-    address: str, number: int, *, retries: bool
+    address: str, number: int, *, retries: bool, timeout_seconds: float = 10.0
 ) -> AsyncIterator[list[meterhold.AsyncClient]]:
     """So many clients, each on a connection of its own.
 
@@ -39,4 +39,7 @@ async def clients(
             await stack.enter_async_context(grpc.aio.insecure_channel(address, options=options))
             for _ in range(number)
         ]
-        yield [meterhold.AsyncClient(channel=channel) for channel in channels]
+        yield [
+            meterhold.AsyncClient(channel=channel, timeout_seconds=timeout_seconds)
+            for channel in channels
+        ]

@@ -104,7 +104,8 @@ def _transaction_number(connection: psycopg.Connection[tuple[str]]) -> str:
 async def _load(address: str, database_url: str) -> AsyncIterator[Load]:
     """A load, and then the proof that the ledger says what its callers were told."""
     load = Load()
-    async with clients(address, CALLERS, retries=True) as callers:
+    # Shorter than an outage: otherwise the clients would bridge it, and no caller would notice.
+    async with clients(address, CALLERS, retries=True, timeout_seconds=0.5) as callers:
         async with asyncio.TaskGroup() as running:
             for number, client in enumerate(callers):
                 running.create_task(load.run(number, client))
@@ -131,7 +132,7 @@ async def _ledger(client: meterhold.AsyncClient) -> dict[EntryName, list[int]]:
     """The amounts of all entries, by what names them: more than one amount is a double charge."""
     found: dict[EntryName, list[int]] = defaultdict(list)
     for account in ACCOUNTS:
-        async for entry in client.list_entries(account, page_size=1000):
+        async for entry in client.list_entries(account, page_size=1000, timeout_seconds=10):
             name = (account, entry.kind, entry.reservation_id, entry.key)
             found[name].append(entry.amount_micros)
     return found
@@ -141,5 +142,7 @@ async def _holds(client: meterhold.AsyncClient) -> set[tuple[str, str]]:
     return {
         (account, reservation.reservation_id)
         for account in ACCOUNTS
-        async for reservation in client.list_reservations(account, page_size=1000)
+        async for reservation in client.list_reservations(
+            account, page_size=1000, timeout_seconds=10
+        )
     }
