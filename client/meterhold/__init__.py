@@ -19,6 +19,7 @@ from meterhold._enums import (
     ReservationState,
 )
 from meterhold._errors import (
+    AccountFrozen,
     BalanceOutOfRange,
     EntryNotFound,
     IdempotencyMismatch,
@@ -27,6 +28,7 @@ from meterhold._errors import (
     MeterholdError,
     NotFound,
     OutcomeUnknown,
+    RefundExceedsCharge,
     Rejected,
     ReservationExpired,
     ReservationNotFound,
@@ -37,12 +39,14 @@ from meterhold._errors import (
 )
 from meterhold._hold import Hold
 from meterhold._results import (
+    Account,
     Balance,
     DebitResult,
     Entry,
     ExtendResult,
     GrantResult,
     Lot,
+    RefundResult,
     ReleaseResult,
     Reservation,
     ReserveResult,
@@ -52,6 +56,8 @@ from meterhold._tab import HoldOptions
 from meterhold._values import Cash, Source, Tls, Usage
 
 __all__ = [
+    "Account",
+    "AccountFrozen",
     "AsyncClient",
     "AsyncHold",
     "Balance",
@@ -78,6 +84,8 @@ __all__ = [
     "OnExpiry",
     "OutcomeUnknown",
     "Overage",
+    "RefundExceedsCharge",
+    "RefundResult",
     "Rejected",
     "ReleaseResult",
     "Reservation",

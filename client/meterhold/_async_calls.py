@@ -10,7 +10,11 @@ import grpc.aio
 
 from meterhold import _channel, _errors, _keys
 from meterhold._replay import Attempts
-from meterhold.v1 import ledger_service_pb2_grpc, metering_service_pb2_grpc
+from meterhold.v1 import (
+    admin_service_pb2_grpc,
+    ledger_service_pb2_grpc,
+    metering_service_pb2_grpc,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -47,6 +51,9 @@ class AsyncCalls:
         )
         self.ledger: ledger_service_pb2_grpc.LedgerServiceAsyncStub = (
             ledger_service_pb2_grpc.LedgerServiceStub(ready)
+        )
+        self.admin: admin_service_pb2_grpc.AdminServiceAsyncStub = (
+            admin_service_pb2_grpc.AdminServiceStub(ready)
         )
 
     async def aclose(self) -> None:

@@ -299,6 +299,40 @@ class AsyncClient:
             await self._calls.call(self._calls.metering.GrantOnce, request, timeout_seconds)
         )
 
+    async def refund_charge(
+        self,
+        account: str,
+        amount_micros: int = 0,
+        *,
+        idempotency_key: str,
+        entry_seq: int | None = None,
+        reservation_id: str | None = None,
+        capture_id: str = "",
+        unit: str = "",
+        expired_lot_grace: timedelta | None = None,
+        reason: str = "",
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.RefundResult:
+        """See `Client.refund_charge`."""
+        request = _requests.refund_charge(
+            account,
+            amount_micros,
+            idempotency_key=idempotency_key,
+            unit=unit,
+            entry_seq=entry_seq,
+            reservation_id=reservation_id,
+            capture_id=capture_id,
+            expired_lot_grace=expired_lot_grace,
+            reason=reason,
+            labels=labels,
+            metadata=metadata,
+        )
+        return _results.refund(
+            await self._calls.call(self._calls.metering.RefundCharge, request, timeout_seconds)
+        )
+
     async def balance(
         self,
         account: str,
@@ -396,4 +430,48 @@ class AsyncClient:
         )
         return self._calls.items(
             self._calls.ledger.ListLots, request, _results.lots, timeout_seconds
+        )
+
+    async def configure_account(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        credit_limit_micros: int | None = None,
+        holds_use_credit: bool | None = None,
+        frozen: bool | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.Account:
+        """See `Client.configure_account`."""
+        request = _requests.configure_account(
+            account,
+            unit=unit,
+            credit_limit_micros=credit_limit_micros,
+            holds_use_credit=holds_use_credit,
+            frozen=frozen,
+        )
+        return _results.configured(
+            await self._calls.call(self._calls.admin.ConfigureAccount, request, timeout_seconds)
+        )
+
+    async def get_account(
+        self, account: str, *, unit: str = "", timeout_seconds: float | None = None
+    ) -> _results.Account:
+        """See `Client.get_account`."""
+        request = _requests.get_account(account, unit=unit)
+        return _results.account(
+            await self._calls.call(self._calls.admin.GetAccount, request, timeout_seconds)
+        )
+
+    def list_accounts(
+        self,
+        account_prefix: str = "",
+        *,
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[_results.Account]:
+        """See `Client.list_accounts`."""
+        request = _requests.list_accounts(account_prefix=account_prefix, page_size=page_size)
+        return self._calls.items(
+            self._calls.admin.ListAccounts, request, _results.accounts, timeout_seconds
         )

@@ -9,7 +9,11 @@ import grpc
 
 from meterhold import _channel, _errors, _keys
 from meterhold._replay import Attempts
-from meterhold.v1 import ledger_service_pb2_grpc, metering_service_pb2_grpc
+from meterhold.v1 import (
+    admin_service_pb2_grpc,
+    ledger_service_pb2_grpc,
+    metering_service_pb2_grpc,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +47,7 @@ class Calls:
         assert ready is not None
         self.metering = metering_service_pb2_grpc.MeteringServiceStub(ready)
         self.ledger = ledger_service_pb2_grpc.LedgerServiceStub(ready)
+        self.admin = admin_service_pb2_grpc.AdminServiceStub(ready)
 
     def close(self) -> None:
         self._closed.set()

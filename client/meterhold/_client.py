@@ -403,6 +403,49 @@ class Client:
             self._calls.call(self._calls.metering.GrantOnce, request, timeout_seconds)
         )
 
+    def refund_charge(
+        self,
+        account: str,
+        amount_micros: int = 0,
+        *,
+        idempotency_key: str,
+        entry_seq: int | None = None,
+        reservation_id: str | None = None,
+        capture_id: str = "",
+        unit: str = "",
+        expired_lot_grace: timedelta | None = None,
+        reason: str = "",
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.RefundResult:
+        """Give a charge back, or part of it, into the very lots it came from; once for its key.
+
+        `amount_micros` 0 = all that is left of it. The charge is a debit or a capture, named by the
+        `entry_seq` of its ledger entry or by `reservation_id`: then it is the final settle, or the
+        capture of that `capture_id`. What came from a lot that has expired since expires at once,
+        or lives for `expired_lot_grace`, at most 366 days. The key, 1–255 printable characters, is
+        unique among all refunds, whatever the account. `reason` is for people, at most 256 bytes.
+
+        Raises `IdempotencyMismatch`, `EntryNotFound`, `RefundExceedsCharge`, `BalanceOutOfRange`.
+        """
+        request = _requests.refund_charge(
+            account,
+            amount_micros,
+            idempotency_key=idempotency_key,
+            unit=unit,
+            entry_seq=entry_seq,
+            reservation_id=reservation_id,
+            capture_id=capture_id,
+            expired_lot_grace=expired_lot_grace,
+            reason=reason,
+            labels=labels,
+            metadata=metadata,
+        )
+        return _results.refund(
+            self._calls.call(self._calls.metering.RefundCharge, request, timeout_seconds)
+        )
+
     def balance(
         self,
         account: str,
@@ -519,4 +562,57 @@ class Client:
         )
         return self._calls.items(
             self._calls.ledger.ListLots, request, _results.lots, timeout_seconds
+        )
+
+    def configure_account(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        credit_limit_micros: int | None = None,
+        holds_use_credit: bool | None = None,
+        frozen: bool | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.Account:
+        """Set what an account may do; None leaves a thing as it is. Creates the account if new.
+
+        `credit_limit_micros`, 0 to 10^15, is how far below zero charges may take the available
+        credits; with `holds_use_credit` holds may, too. Lowered under what is used it blocks new
+        spending only. A `frozen` account takes no new work and no credits; what runs may be
+        settled, released, and held longer.
+        """
+        request = _requests.configure_account(
+            account,
+            unit=unit,
+            credit_limit_micros=credit_limit_micros,
+            holds_use_credit=holds_use_credit,
+            frozen=frozen,
+        )
+        return _results.configured(
+            self._calls.call(self._calls.admin.ConfigureAccount, request, timeout_seconds)
+        )
+
+    def get_account(
+        self, account: str, *, unit: str = "", timeout_seconds: float | None = None
+    ) -> _results.Account:
+        """Answer an account; all zeros, and `create_time` None, for an unknown one."""
+        request = _requests.get_account(account, unit=unit)
+        return _results.account(
+            self._calls.call(self._calls.admin.GetAccount, request, timeout_seconds)
+        )
+
+    def list_accounts(
+        self,
+        account_prefix: str = "",
+        *,
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[_results.Account]:
+        """Iterate over the accounts whose id begins with `account_prefix`, by id and unit.
+
+        Pages as in `list_reservations`.
+        """
+        request = _requests.list_accounts(account_prefix=account_prefix, page_size=page_size)
+        return self._calls.items(
+            self._calls.admin.ListAccounts, request, _results.accounts, timeout_seconds
         )

@@ -7,6 +7,8 @@ Each name says what to do: change something, wait, replay, or report.
     │   ├── InvalidRequest          a field is malformed or an amount too large
     │   ├── BalanceOutOfRange       a balance or lifetime total would pass its limit
     │   ├── InsufficientCredits     the account does not have what the call needs
+    │   ├── AccountFrozen           the account takes no new work and no credits
+    │   ├── RefundExceedsCharge     more than is left of the charge
     │   ├── IdempotencyMismatch     the key was used before with another request
     │   ├── ReservationSettled      settled already
     │   ├── ReservationReleased     released already
@@ -119,6 +121,19 @@ class InsufficientCredits(Rejected):
         return self._micros("reservableMicros")
 
 
+class AccountFrozen(Rejected):
+    """The account is frozen: it takes no new work and no credits. What runs may be settled."""
+
+
+class RefundExceedsCharge(Rejected):
+    """A refund of more than is left of the charge."""
+
+    @property
+    def refundable_micros(self) -> int:
+        """What is left of the charge."""
+        return self._micros("refundableMicros")
+
+
 class IdempotencyMismatch(Rejected):
     """The key, or the reservation, capture or extend id, was used before with another request."""
 
@@ -206,6 +221,8 @@ BY_REASON: dict[str, type[MeterholdError]] = {
     "AMOUNT_OUT_OF_RANGE": InvalidRequest,
     "BALANCE_OUT_OF_RANGE": BalanceOutOfRange,
     "INSUFFICIENT_CREDITS": InsufficientCredits,
+    "ACCOUNT_FROZEN": AccountFrozen,
+    "REFUND_EXCEEDS_CHARGE": RefundExceedsCharge,
     "RESERVATION_SETTLED": ReservationSettled,
     "RESERVATION_RELEASED": ReservationReleased,
     "RESERVATION_EXPIRED": ReservationExpired,

@@ -15,11 +15,15 @@ _KEY_FIELDS: dict[type, tuple[str, ...]] = {
     metering_service_pb2.DebitRequest: ("request_id",),
     metering_service_pb2.DebitOnceRequest: ("idempotency_key",),
     metering_service_pb2.GrantOnceRequest: ("idempotency_key",),
+    metering_service_pb2.RefundChargeRequest: ("idempotency_key",),
 }
 
 
 def key_of(request: object) -> str | None:
-    """Answer the idempotency key of a request; None if it only reads, empty if it has none."""
+    """Answer the idempotency key of a request; None if it needs none, empty if it has none.
+
+    Reading needs none, and neither does setting something to a value.
+    """
     fields = _KEY_FIELDS.get(type(request))
     if fields is None:
         return None

@@ -40,11 +40,11 @@ class Attempts:
     def __init__(
         self, key: str | None, timeout_seconds: float, attempt_timeout_seconds: float
     ) -> None:
-        """`key` is what makes the call safe to repeat: None if it only reads, empty for no key."""
+        """`key` is what makes the call safe to repeat: None if it needs none, empty for no key."""
         self.number = 0
         self._attempt_timeout_seconds = attempt_timeout_seconds
         self._replayable = key != ""
-        self._reads = key is None
+        self._needs_no_key = key is None
         self._deadline = time.monotonic() + timeout_seconds
         self._attempt_begun = 0.0
         self._attempt_deadline = 0.0
@@ -95,7 +95,7 @@ class Attempts:
         arrive than an attempt may last is taken for lost. A refusal that begins after all that is
         the truth about all of them.
         """
-        confirmed = self._reads or self._attempt_begun >= self._unknown_until
+        confirmed = self._needs_no_key or self._attempt_begun >= self._unknown_until
         if confirmed or isinstance(refusal, _FINAL):
             raise refusal
         return max(0.0, self._unknown_until - time.monotonic())

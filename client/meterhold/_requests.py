@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meterhold import _enums, _keys, _metadata
-from meterhold.v1 import ledger_service_pb2, metering_service_pb2, types_pb2
+from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2, types_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -194,12 +194,73 @@ def grant_once(
     )
 
 
+def refund_charge(
+    account: str,
+    amount_micros: int,
+    *,
+    idempotency_key: str,
+    unit: str,
+    entry_seq: int | None,
+    reservation_id: str | None,
+    capture_id: str,
+    expired_lot_grace: timedelta | None,
+    reason: str,
+    labels: Mapping[str, str] | None,
+    metadata: Mapping[str, Any] | None,
+) -> metering_service_pb2.RefundChargeRequest:
+    if (entry_seq is None) == (reservation_id is None):
+        raise ValueError("give either entry_seq or reservation_id")
+    request = metering_service_pb2.RefundChargeRequest(
+        account=account,
+        unit=unit,
+        idempotency_key=idempotency_key,
+        amount_micros=amount("amount_micros", amount_micros),
+        expired_lot_grace=_duration("expired_lot_grace", expired_lot_grace),
+        reason=reason,
+        labels=labels,
+        metadata=_struct(metadata),
+    )
+    if entry_seq is not None:
+        request.entry_seq = entry_seq
+    if reservation_id is not None:
+        request.capture.reservation_id = reservation_id
+        request.capture.capture_id = capture_id
+    return request
+
+
 def balance(
     account: str, *, unit: str, min_seq: int, include_lots: bool
 ) -> metering_service_pb2.BalanceRequest:
     return metering_service_pb2.BalanceRequest(
         account=account, unit=unit, min_seq=min_seq, include_lots=include_lots
     )
+
+
+def configure_account(
+    account: str,
+    *,
+    unit: str,
+    credit_limit_micros: int | None,
+    holds_use_credit: bool | None,
+    frozen: bool | None,
+) -> admin_service_pb2.ConfigureAccountRequest:
+    if credit_limit_micros is not None:
+        credit_limit_micros = amount("credit_limit_micros", credit_limit_micros)
+    return admin_service_pb2.ConfigureAccountRequest(
+        account=account,
+        unit=unit,
+        credit_limit_micros=credit_limit_micros,
+        holds_use_credit=holds_use_credit,
+        frozen=frozen,
+    )
+
+
+def get_account(account: str, *, unit: str) -> admin_service_pb2.GetAccountRequest:
+    return admin_service_pb2.GetAccountRequest(account=account, unit=unit)
+
+
+def list_accounts(*, account_prefix: str, page_size: int) -> admin_service_pb2.ListAccountsRequest:
+    return admin_service_pb2.ListAccountsRequest(account_prefix=account_prefix, page_size=page_size)
 
 
 def get_reservation(

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from meterhold.v1 import ledger_service_pb2, metering_service_pb2, types_pb2
+    from meterhold.v1 import (
+        admin_service_pb2,
+        ledger_service_pb2,
+        metering_service_pb2,
+        types_pb2,
+    )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -81,6 +86,23 @@ class Balance:
     debt_micros: int
     credit_limit_micros: int
     lots: tuple[Lot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What an account has and what it may do.
+
+    `holds_use_credit`: whether holds may use `balance.credit_limit_micros`, too; charges always
+    may. `frozen`: it takes no new work and no credits, and what runs may end. `create_time` is None
+    if the account does not exist.
+    """
+
+    account: str
+    unit: str
+    balance: Balance
+    holds_use_credit: bool
+    frozen: bool
+    create_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +231,20 @@ class GrantResult:
     balance: Balance
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundResult:
+    """What was given back by this refund, and by all refunds of the charge.
+
+    `entry` is the first of two, if part went to lots that live and part got a grace time.
+    """
+
+    entry: Entry
+    refunded_micros: int
+    charge_refunded_micros: int
+    replayed: bool
+    balance: Balance
+
+
 class Page(Protocol):
     """A response that is a page."""
 
@@ -277,8 +313,30 @@ def grant(response: metering_service_pb2.GrantOnceResponse) -> GrantResult:
     )
 
 
+def refund(response: metering_service_pb2.RefundChargeResponse) -> RefundResult:
+    return RefundResult(
+        entry=_entry(response.entry),
+        refunded_micros=response.refunded_micros,
+        charge_refunded_micros=response.charge_refunded_micros,
+        replayed=response.replayed,
+        balance=_balance(response.balance),
+    )
+
+
 def balance(response: metering_service_pb2.BalanceResponse) -> Balance:
     return _balance(response.balance, tuple(map(_lot, response.lots)))
+
+
+def configured(response: admin_service_pb2.ConfigureAccountResponse) -> Account:
+    return _account(response.account)
+
+
+def account(response: admin_service_pb2.GetAccountResponse) -> Account:
+    return _account(response.account)
+
+
+def accounts(response: admin_service_pb2.ListAccountsResponse) -> Iterator[Account]:
+    return map(_account, response.accounts)
 
 
 def reservation(response: ledger_service_pb2.GetReservationResponse) -> Reservation:
@@ -315,6 +373,17 @@ def _balance(message: types_pb2.Balance, lots: tuple[Lot, ...] = ()) -> Balance:
         debt_micros=message.debt_micros,
         credit_limit_micros=message.credit_limit_micros,
         lots=lots,
+    )
+
+
+def _account(message: admin_service_pb2.Account) -> Account:
+    return Account(
+        account=message.account,
+        unit=message.unit,
+        balance=_balance(message.balance),
+        holds_use_credit=message.holds_use_credit,
+        frozen=message.frozen,
+        create_time=_time(message.create_time) if message.HasField("create_time") else None,
     )
 
 

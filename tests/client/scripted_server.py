@@ -13,7 +13,11 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from meterhold.v1 import ledger_service_pb2_grpc, metering_service_pb2_grpc
+from meterhold.v1 import (
+    admin_service_pb2_grpc,
+    ledger_service_pb2_grpc,
+    metering_service_pb2_grpc,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,7 +66,7 @@ class Call:
 
 @dataclass
 class ScriptedServer:
-    """Serves both services on a free port. Answers `answers` in order, then `last` for ever."""
+    """Serves all services on a free port. Answers `answers` in order, then `last` for ever."""
 
     answers: deque[Message | Abort | Hang] = field(default_factory=deque)
     last: Message | Abort | Hang | None = None
@@ -75,6 +79,7 @@ class ScriptedServer:
             _Servicer(self), self._server
         )
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(_Servicer(self), self._server)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(_Servicer(self), self._server)
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
         return self

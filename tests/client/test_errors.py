@@ -46,6 +46,14 @@ REASONS: list[tuple[Code, str, dict[str, str], type[Exception], dict[str, Any]]]
         meterhold.InsufficientCredits,
         {"available_micros": -5, "required_micros": 75, "reservable_micros": 0},
     ),
+    (Code.FAILED_PRECONDITION, "ACCOUNT_FROZEN", {}, meterhold.AccountFrozen, {}),
+    (
+        Code.FAILED_PRECONDITION,
+        "REFUND_EXCEEDS_CHARGE",
+        {"refundableMicros": "10"},
+        meterhold.RefundExceedsCharge,
+        {"refundable_micros": 10},
+    ),
     (
         Code.FAILED_PRECONDITION,
         "RESERVATION_SETTLED",

@@ -24,6 +24,7 @@ from meterhold import (
     _values,
 )
 from meterhold.v1 import (
+    admin_service_pb2,
     ledger_service_pb2,
     metering_service_pb2,
     types_pb2,
@@ -92,7 +93,7 @@ def test_classes_are_twins(sync_class: type, async_class: type) -> None:
 def test_there_is_one_method_per_call() -> None:
     calls = [
         method.name
-        for module in (metering_service_pb2, ledger_service_pb2)
+        for module in (metering_service_pb2, ledger_service_pb2, admin_service_pb2)
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     ]
@@ -129,6 +130,8 @@ def test_result_fields_are_those_of_the_contract() -> None:
         meterhold.ExtendResult: metering_service_pb2.ExtendResponse,
         meterhold.DebitResult: metering_service_pb2.DebitResponse,
         meterhold.GrantResult: metering_service_pb2.GrantOnceResponse,
+        meterhold.RefundResult: metering_service_pb2.RefundChargeResponse,
+        meterhold.Account: admin_service_pb2.Account,
         meterhold.Entry: types_pb2.Entry,
         meterhold.Lot: types_pb2.Lot,
         meterhold.Reservation: types_pb2.Reservation,

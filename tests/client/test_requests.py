@@ -18,6 +18,7 @@ from meterhold import (
     Source,
     Usage,
 )
+from meterhold.v1 import admin_service_pb2 as admin
 from meterhold.v1 import ledger_service_pb2 as ledger
 from meterhold.v1 import metering_service_pb2 as metering
 from meterhold.v1 import types_pb2 as types
@@ -227,6 +228,40 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], Message]] = [
         ),
     ),
     (
+        "refund_charge",
+        ("alice", 5),
+        {
+            "idempotency_key": "back-1",
+            "entry_seq": 12,
+            "unit": "minutes",
+            "expired_lot_grace": timedelta(days=30),
+            "reason": "it failed",
+            "labels": {"app": "a"},
+            "metadata": METADATA,
+        },
+        metering.RefundChargeRequest(
+            account="alice",
+            unit="minutes",
+            idempotency_key="back-1",
+            entry_seq=12,
+            amount_micros=5,
+            expired_lot_grace=duration_pb2.Duration(seconds=30 * 86_400),
+            reason="it failed",
+            labels={"app": "a"},
+            metadata=STRUCT,
+        ),
+    ),
+    (
+        "refund_charge",
+        ("alice",),
+        {"idempotency_key": "back-1", "reservation_id": "job", "capture_id": "c"},
+        metering.RefundChargeRequest(
+            account="alice",
+            idempotency_key="back-1",
+            capture=metering.Capture(reservation_id="job", capture_id="c"),
+        ),
+    ),
+    (
         "balance",
         ("alice",),
         {"unit": "minutes", "min_seq": 12, "include_lots": True},
@@ -255,6 +290,30 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], Message]] = [
         ("alice",),
         {"grant_key": "invoice-17"},
         ledger.GetEntryRequest(account="alice", grant_key="invoice-17"),
+    ),
+    (
+        "configure_account",
+        ("alice",),
+        {
+            "unit": "minutes",
+            "credit_limit_micros": 0,
+            "holds_use_credit": False,
+            "frozen": True,
+        },
+        admin.ConfigureAccountRequest(
+            account="alice",
+            unit="minutes",
+            credit_limit_micros=0,
+            holds_use_credit=False,
+            frozen=True,
+        ),
+    ),
+    ("configure_account", ("alice",), {}, admin.ConfigureAccountRequest(account="alice")),
+    (
+        "get_account",
+        ("alice",),
+        {"unit": "minutes"},
+        admin.GetAccountRequest(account="alice", unit="minutes"),
     ),
 ]
 
@@ -293,11 +352,18 @@ LISTS: list[tuple[str, dict[str, Any], Message, Message]] = [
         ledger.ListLotsRequest(account="alice", unit="minutes", include_spent=True, page_size=7),
         ledger.ListLotsResponse(),
     ),
+    (
+        "list_accounts",
+        {"page_size": 7},
+        admin.ListAccountsRequest(account_prefix="alice", page_size=7),
+        admin.ListAccountsResponse(),
+    ),
 ]
 
 
 def _response_to(request: Message) -> Message:
-    module = metering if request.DESCRIPTOR.file.name.endswith("metering_service.proto") else ledger
+    service = request.DESCRIPTOR.file.name.rpartition("/")[2].partition("_")[0]
+    module = {"metering": metering, "ledger": ledger, "admin": admin}[service]
     response: Message = getattr(module, request.DESCRIPTOR.name.replace("Request", "Response"))()
     return response
 

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 
 from meterhold import (
+    Account,
     Balance,
     Cash,
     DebitResult,
@@ -20,6 +21,7 @@ from meterhold import (
     Lot,
     LotCategory,
     OnExpiry,
+    RefundResult,
     ReleaseResult,
     Reservation,
     ReservationState,
@@ -28,6 +30,7 @@ from meterhold import (
     Source,
     Usage,
 )
+from meterhold.v1 import admin_service_pb2 as admin
 from meterhold.v1 import ledger_service_pb2 as ledger
 from meterhold.v1 import metering_service_pb2 as metering
 from meterhold.v1 import types_pb2 as types
@@ -126,6 +129,17 @@ LOT_ON_WIRE = types.Lot(
     create_time=TIME_ON_WIRE,
     cash=types.Cash(currency_code="EUR", minor_units=1999),
     source=types.Source(**_SOURCE_VALUES),
+)
+
+_ACCOUNT_VALUES = {
+    "account": "alice",
+    "unit": "credits",
+    "holds_use_credit": True,
+    "frozen": True,
+}
+ACCOUNT = Account(**_ACCOUNT_VALUES, balance=BALANCE, create_time=TIME)
+ACCOUNT_ON_WIRE = admin.Account(
+    **_ACCOUNT_VALUES, balance=BALANCE_ON_WIRE, create_time=TIME_ON_WIRE
 )
 
 _RESERVATION_VALUES = {
@@ -249,6 +263,32 @@ RESULTS: list[tuple[str, tuple[Any, ...], dict[str, Any], Message, object]] = [
         GrantResult(balance=BALANCE, entry=ENTRY, debt_repaid_micros=2, replayed=True),
     ),
     (
+        "refund_charge",
+        ("alice", 5),
+        {"idempotency_key": "k", "entry_seq": 3},
+        metering.RefundChargeResponse(
+            balance=BALANCE_ON_WIRE,
+            entry=ENTRY_ON_WIRE,
+            refunded_micros=5,
+            charge_refunded_micros=9,
+            replayed=True,
+        ),
+        RefundResult(
+            balance=BALANCE,
+            entry=ENTRY,
+            refunded_micros=5,
+            charge_refunded_micros=9,
+            replayed=True,
+        ),
+    ),
+    *(
+        (method, ("alice",), {}, response(account=ACCOUNT_ON_WIRE), ACCOUNT)
+        for method, response in (
+            ("configure_account", admin.ConfigureAccountResponse),
+            ("get_account", admin.GetAccountResponse),
+        )
+    ),
+    (
         "balance",
         ("alice",),
         {"include_lots": True},
@@ -333,6 +373,7 @@ async def test_enum_values_of_a_newer_server_are_unknown(
         ("list_reservations", ledger.ListReservationsResponse, "reservations", RESERVATION),
         ("list_entries", ledger.ListEntriesResponse, "entries", ENTRY),
         ("list_lots", ledger.ListLotsResponse, "lots", LOT),
+        ("list_accounts", admin.ListAccountsResponse, "accounts", ACCOUNT),
     ],
 )
 async def test_pages_are_fetched_as_they_are_needed(
@@ -343,9 +384,12 @@ async def test_pages_are_fetched_as_they_are_needed(
     items: str,
     expected: object,
 ) -> None:
-    item = {"reservations": RESERVATION_ON_WIRE, "entries": ENTRY_ON_WIRE, "lots": LOT_ON_WIRE}[
-        items
-    ]
+    item = {
+        "reservations": RESERVATION_ON_WIRE,
+        "entries": ENTRY_ON_WIRE,
+        "lots": LOT_ON_WIRE,
+        "accounts": ACCOUNT_ON_WIRE,
+    }[items]
     server.answer(
         page_class(**{items: [item, item]}, next_page_token="two"),
         page_class(next_page_token="three"),
@@ -357,7 +401,8 @@ async def test_pages_are_fetched_as_they_are_needed(
     assert len(server.calls) == 1
     assert [item async for item in iterator] == [expected]
     assert [call.request.page_token for call in server.calls] == ["", "two", "three"]
-    assert {(call.request.account, call.request.page_size) for call in server.calls} == {
+    field = "account_prefix" if items == "accounts" else "account"
+    assert {(getattr(call.request, field), call.request.page_size) for call in server.calls} == {
         ("alice", 2)
     }
     remaining = [call.seconds_remaining for call in server.calls]

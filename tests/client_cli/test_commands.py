@@ -211,6 +211,35 @@ async def test_extend_by_an_amount_is_done_once(run: Run, used: meterhold.AsyncC
     assert (await used.get_reservation("alice", reservation_id="job-2")).held_micros == 2_000_000
 
 
+async def test_configure(run: Run, used: meterhold.AsyncClient) -> None:
+    done = await run("configure", "alice", "--credit-limit", "2cr", "--holds-use-credit", "--json")
+    assert set(done.value) == names(meterhold.Account)
+    assert done.value["balance"]["credit_limit_micros"] == 2_000_000
+    assert (done.value["holds_use_credit"], done.value["frozen"]) == (True, False)
+    assert (await run("configure", "alice", "--freeze", "--json")).value["frozen"] is True
+    assert (await run("debit", "alice", "1cr")).code == 4
+    shown = (await run("account", "alice")).out
+    assert "credit limit  2.000000" in re.sub(" {2,}", "  ", shown)
+    assert "frozen" in shown
+    assert (await run("configure", "alice", "--thaw", "--json")).value["frozen"] is False
+    assert (await run("configure", "alice")).code == 2
+    unchanged = await used.get_account("alice")
+    assert unchanged.balance.credit_limit_micros == 2_000_000
+
+
+async def test_accounts(run: Run, used: meterhold.AsyncClient) -> None:
+    await used.configure_account("alan")
+    await used.configure_account("bob", unit="tokens")
+    assert [line["account"] for line in (await run("accounts", "--json")).values] == [
+        "alan",
+        "alice",
+        "bob",
+    ]
+    assert [line["unit"] for line in (await run("accounts", "b", "--json")).values] == ["tokens"]
+    assert "alan" in (await run("accounts", "a", "--limit", "1")).out
+    assert "no such account" in (await run("account", "nobody")).out
+
+
 LIST_COMMANDS: list[tuple[Sequence[str], str, list[object]]] = [
     (("entries", "alice"), "seq", [2, 1]),
     (("entries", "alice", "--oldest-first"), "seq", [1, 2]),

@@ -16,6 +16,7 @@ from meterhold_server.core.decide import decide
 from meterhold_server.core.invariants import violations
 from meterhold_server.core.model import Account, AccountKey, Entry, Rules, State, account_id_of
 from meterhold_server.core.operations import (
+    Configure,
     Debit,
     DebitOnce,
     Expire,
@@ -95,10 +96,7 @@ class Book:
         self, limit_micros: int, *, holds: bool = False, key: AccountKey = ALICE
     ) -> None:
         """Set the credit limit, creating the account if need be."""
-        account = self.account(key)
-        account.credit_limit_micros = limit_micros
-        account.holds_use_credit = holds
-        self.state.accounts[account.account_id] = account
+        self.do(Configure(key, limit_micros, holds_use_credit=holds))
 
 
 def copy_of(state: State) -> State:
@@ -117,6 +115,8 @@ def _copy_of(account: Account) -> Account:
             reservation_id: replace(reservation, parts=list(reservation.parts))
             for reservation_id, reservation in account.reservations.items()
         },
+        charges=dict(account.charges),
+        charge_refunds={seq: copy(refund) for seq, refund in account.charge_refunds.items()},
     )
 
 

@@ -16,8 +16,10 @@ from meterhold_server.core.decide import decide
 from meterhold_server.core.funds import spend_key
 from meterhold_server.core.model import (
     Account,
+    ChargeRefund,
     Claim,
     ClaimKey,
+    Entry,
     Lot,
     Receipt,
     Reservation,
@@ -36,6 +38,8 @@ class Shelf:
         self.lots: dict[tuple[str, int], Lot] = {}
         self.reservations: dict[tuple[str, str], Reservation] = {}
         self.claims: dict[ClaimKey, Claim] = {}
+        self.entries: dict[tuple[str, int], Entry] = {}
+        self.charge_refunds: dict[tuple[str, int], ChargeRefund] = {}
         accounts = state.accounts.values()
         everything = Writes(
             accounts=dict(state.accounts),
@@ -45,6 +49,12 @@ class Shelf:
                 for each in accounts
                 for reservation in each.reservations.values()
             },
+            charge_refunds={
+                (each.account_id, seq): refund
+                for each in accounts
+                for seq, refund in each.charge_refunds.items()
+            },
+            entries=[entry for each in accounts for entry in each.charges.values()],
             claims=list(state.claims.values()),
         )
         self.persist(everything)
@@ -59,13 +69,18 @@ class Shelf:
         wanted = needs(operations)
         state = State()
         for account_id in sorted(wanted.account_ids & set(self.accounts)):
-            account = replace(self.accounts[account_id], lots=[], reservations={})
+            account = _bare(self.accounts[account_id])
             state.accounts[account_id] = account
             for lot in self.lots.values():
                 if lot.account_id == account_id and lot.live:
                     account.lots.append(copy(lot))
         for account_id, reservation_id in wanted.reservations & set(self.reservations):
             _add(state, self.reservations[account_id, reservation_id])
+        for account_id, seq in wanted.charges & set(self.entries):
+            state.accounts[account_id].charges[seq] = self.entries[account_id, seq]
+        for account_id, seq in wanted.charges & set(self.charge_refunds):
+            refund = self.charge_refunds[account_id, seq]
+            state.accounts[account_id].charge_refunds[seq] = copy(refund)
         for key in wanted.claims & set(self.claims):
             state.claims[key] = _read_back(self.claims[key])
         self._load_the_rest(state, now)
@@ -95,7 +110,7 @@ class Shelf:
         """Write what changed. A row that says it is `stored` must be there, and no other."""
         for account_id, account in writes.accounts.items():
             assert account.stored == (account_id in self.accounts)
-            self.accounts[account_id] = replace(account, lots=[], reservations={}, stored=True)
+            self.accounts[account_id] = replace(_bare(account), stored=True)
         for lot_key, lot in writes.lots.items():
             assert lot.stored == (lot_key in self.lots)
             self.lots[lot_key] = replace(lot, stored=True)
@@ -104,26 +119,36 @@ class Shelf:
             self.reservations[key] = replace(
                 reservation, parts=list(reservation.parts), stored=True
             )
+        for refund_key, refund in writes.charge_refunds.items():
+            assert refund.stored == (refund_key in self.charge_refunds)
+            self.charge_refunds[refund_key] = replace(refund, stored=True)
+        for entry in writes.entries:
+            assert (entry.account_id, entry.seq) not in self.entries, "an entry is written once"
+            self.entries[entry.account_id, entry.seq] = entry
         for claim in writes.claims:
             assert claim.claim_key not in self.claims, "a key is used up once"
             self.claims[claim.claim_key] = claim
 
     def state(self) -> State:
         """All rows, as one state."""
-        state = State(
-            {
-                key: replace(account, lots=[], reservations={})
-                for key, account in self.accounts.items()
-            }
-        )
+        state = State({key: _bare(account) for key, account in self.accounts.items()})
         for lot in self.lots.values():
             state.accounts[lot.account_id].lots.append(lot)
         for account in state.accounts.values():
             account.lots.sort(key=spend_key)
         for (account_id, reservation_id), reservation in self.reservations.items():
             state.accounts[account_id].reservations[reservation_id] = reservation
+        for (account_id, seq), entry in self.entries.items():
+            state.accounts[account_id].charges[seq] = entry
+        for (account_id, seq), refund in self.charge_refunds.items():
+            state.accounts[account_id].charge_refunds[seq] = refund
         state.claims = dict(self.claims)
         return state
+
+
+def _bare(account: Account) -> Account:
+    """The row of an account alone."""
+    return replace(account, lots=[], reservations={}, charges={}, charge_refunds={})
 
 
 def _add(state: State, reservation: Reservation) -> None:

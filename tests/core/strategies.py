@@ -16,12 +16,14 @@ from meterhold_server.core.model import (
     Overage,
 )
 from meterhold_server.core.operations import (
+    Configure,
     Debit,
     DebitOnce,
     Expire,
     Extend,
     GrantOnce,
     Operation,
+    RefundCharge,
     Release,
     Reserve,
     Settle,
@@ -137,9 +139,26 @@ fresh_grants = st.builds(
     expire_time=expire_times,
 )
 expires = st.builds(Expire, accounts)
+refunds = st.builds(
+    RefundCharge,
+    accounts,
+    keys,
+    st.integers(1, 12),
+    st.sampled_from([0, 1, 5, 10, 30]),
+    expired_lot_grace=st.sampled_from([None, None, HOUR]),
+)
+configures = st.builds(
+    Configure,
+    accounts,
+    credit_limit_micros=st.sampled_from([None, None, 0, 25, 1000]),
+    holds_use_credit=st.sampled_from([None, True, False]),
+    frozen=st.sampled_from([None, False, False, False, True]),
+)
 
 _WEIGHTS: Final[dict[st.SearchStrategy[Operation], int]] = {
     expires: 1,
+    configures: 2,
+    refunds: 3,
     fresh_grants: 4,
     grants: 3,
     reserves: 7,

@@ -21,7 +21,9 @@ Rows that operate:
     extend ID                   ttl= add= on_expiry= id=
     debit AMOUNT                overage= usage= id=
     debit_once KEY AMOUNT       overage= usage=
+    refund KEY SEQ [AMOUNT]     grace= reason=; without AMOUNT, all that is left
     expire
+    configure                   limit= holds=yes|no frozen=yes|no
         each with labels= and metadata= where the operation has them
     at TIME                     move the clock
     account NAME                unit= namespace=; whose account all further rows are about
@@ -35,6 +37,8 @@ Outcomes. What is left out is 0, or did not happen:
     debited AMOUNT              replayed
     granted AMOUNT              repaid= replayed
     expired                     lots= released= charged=
+    refunded AMOUNT             total= replayed
+    configured                  limit= holds= frozen=
     refused REASON
     done                        anything but a refusal; late replayed
 Where given, these are compared as well: until= on_expiry= entry= (its seq), the details of a
@@ -73,22 +77,26 @@ from meterhold_server.core.model import (
     account_id_of,
 )
 from meterhold_server.core.operations import (
+    Configure,
     Debit,
     DebitOnce,
     Expire,
     Extend,
     GrantOnce,
     Operation,
+    RefundCharge,
     Release,
     Reserve,
     Settle,
 )
 from meterhold_server.core.outcomes import (
+    Configured,
     Debited,
     Expired,
     Extended,
     Granted,
     Outcome,
+    Refunded,
     Rejected,
     Released,
     Reserved,
@@ -346,6 +354,35 @@ def _capture(words: _Words, account: AccountKey) -> Settle:
     )
 
 
+def _refund(words: _Words, account: AccountKey) -> RefundCharge:
+    key, seq = words.word(), words.amount()
+    return RefundCharge(
+        account,
+        key,
+        seq,
+        words.amount() if words.plain else 0,
+        expired_lot_grace=_span_field(words, "grace"),
+        reason=words.field("reason"),
+    )
+
+
+def _configure(words: _Words, account: AccountKey) -> Configure:
+    limit = words.field("limit")
+    return Configure(
+        account,
+        credit_limit_micros=_amount(limit) if limit else None,
+        holds_use_credit=_yes_or_no(words.field("holds")),
+        frozen=_yes_or_no(words.field("frozen")),
+    )
+
+
+def _yes_or_no(text: str) -> bool | None:
+    try:
+        return {"": None, "yes": True, "no": False}[text]
+    except KeyError:
+        raise TableError(f"neither yes nor no: {text}") from None
+
+
 def _release(words: _Words, account: AccountKey) -> Release:
     return Release(account, words.word())
 
@@ -396,6 +433,8 @@ _OPERATIONS: Final[Mapping[str, Callable[[_Words, AccountKey], Operation]]] = {
     "debit": _debit,
     "debit_once": _debit_once,
     "expire": _expire,
+    "configure": _configure,
+    "refund": _refund,
 }
 
 
@@ -425,15 +464,30 @@ def _shown(outcome: Outcome) -> _Shown:
                 "charged": str(outcome.holds_charged),
             }
             return "expired", counts, _balance(outcome.balance)
-        case Reserved() | Settled() | Extended() | Debited() | Granted():
+        case Configured():
+            always = {
+                "limit": str(outcome.balance.credit_limit_micros),
+                "holds": "yes" if outcome.holds_use_credit else "no",
+                "frozen": "yes" if outcome.frozen else "no",
+            }
+            return "configured", {}, _balance(outcome.balance) | always
+        case Reserved() | Settled() | Extended() | Debited() | Granted() | Refunded():
             word, always, where_given = _shown_in_numbers(outcome)
             return word, always, _balance(outcome.balance) | where_given
         case _:
             assert_never(outcome)
 
 
-def _shown_in_numbers(outcome: Reserved | Settled | Extended | Debited | Granted) -> _Shown:
+def _shown_in_numbers(
+    outcome: Reserved | Settled | Extended | Debited | Granted | Refunded,
+) -> _Shown:
     match outcome:
+        case Refunded():
+            where_given = {
+                "entry": str(outcome.entry.seq),
+                "total": str(outcome.charge_refunded_micros),
+            }
+            return f"refunded {outcome.refunded_micros}", {}, where_given
         case Reserved():
             return f"held {outcome.held_micros}", {}, {"until": _time(outcome.expire_time)}
         case Settled():

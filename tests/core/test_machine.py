@@ -17,22 +17,26 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from meterhold_server.core.model import AccountKey, OnExpiry, Overage, ReservationState
 from meterhold_server.core.operations import (
+    Configure,
     Debit,
     DebitOnce,
     Expire,
     Extend,
     GrantOnce,
     Operation,
+    RefundCharge,
     Release,
     Reserve,
     Settle,
 )
 from meterhold_server.core.outcomes import (
+    Configured,
     Debited,
     Extended,
     Granted,
     Outcome,
     Reason,
+    Refunded,
     Rejected,
     Released,
     Reserved,
@@ -64,7 +68,9 @@ class Totals:
     refunded: int = 0
     limit: int = 0
     holds_use_credit: bool = False
+    frozen: bool = False
     holds: dict[str, Hold] = field(default_factory=dict)
+    given_back: dict[int, int] = field(default_factory=dict)
     may_expire: list[tuple[datetime, int]] = field(default_factory=list)
 
     @property
@@ -110,10 +116,25 @@ class Metering(RuleBasedStateMachine):
     def expire(self, operation: Expire) -> None:
         self.ask(operation)
 
+    @rule(operation=strategies.configures)
+    def configure(self, operation: Configure) -> None:
+        _, totals, outcome = self.ask(operation)
+        assert isinstance(outcome, Configured)
+        if operation.credit_limit_micros is not None:
+            totals.limit = operation.credit_limit_micros
+        if operation.holds_use_credit is not None:
+            totals.holds_use_credit = operation.holds_use_credit
+        if operation.frozen is not None:
+            totals.frozen = operation.frozen
+        assert outcome.balance.credit_limit_micros == totals.limit
+        assert outcome.holds_use_credit == totals.holds_use_credit
+        assert outcome.frozen == totals.frozen
+
     @rule(operation=st.one_of(strategies.fresh_grants, strategies.grants))
     def grant(self, operation: GrantOnce) -> None:
         _, totals, outcome = self.ask(operation)
         if isinstance(outcome, Granted) and not outcome.replayed:
+            assert not totals.frozen
             assert outcome.entry.amount_micros == operation.amount_micros
             totals.granted += operation.amount_micros
             if operation.expire_time:
@@ -127,6 +148,8 @@ class Metering(RuleBasedStateMachine):
         enough = available + credit >= max(least, operation.min_available_micros)
         if operation.reservation_id in totals.holds:
             assert _is_replay_or(outcome, Reason.IDEMPOTENCY_MISMATCH)
+        elif totals.frozen:
+            assert _is_refusal(outcome, Reason.ACCOUNT_FROZEN)
         elif not enough:
             assert _is_refusal(outcome, Reason.INSUFFICIENT_CREDITS)
         else:
@@ -194,6 +217,7 @@ class Metering(RuleBasedStateMachine):
             assert hold.running
             credit = totals.limit if totals.holds_use_credit else 0
             assert operation.add_amount_micros <= max(0, available + credit)
+            assert not (totals.frozen and operation.add_amount_micros)
             hold.left += operation.add_amount_micros
             if operation.ttl:
                 hold.expire_time = max(hold.expire_time, self.book.now + operation.ttl)
@@ -206,11 +230,29 @@ class Metering(RuleBasedStateMachine):
     def debit(self, operation: Debit | DebitOnce) -> None:
         available, totals, outcome = self.ask(operation)
         if isinstance(outcome, Debited) and not outcome.replayed:
+            assert not totals.frozen
             totals.spent += operation.amount_micros
             covered = operation.amount_micros <= available + totals.limit
             assert covered or operation.overage is Overage.OVERDRAFT
         elif _is_refusal(outcome, Reason.INSUFFICIENT_CREDITS):
             assert operation.amount_micros > max(0, available + totals.limit)
+
+    @rule(operation=strategies.refunds)
+    def refund(self, operation: RefundCharge) -> None:
+        _, totals, outcome = self.ask(operation)
+        if not isinstance(outcome, Refunded) or outcome.replayed:
+            return
+        before = totals.given_back.get(operation.charge_seq, 0)
+        after = outcome.charge_refunded_micros
+        charge = self.book.ledger(operation.account)[operation.charge_seq - 1]
+        assert before < after <= -charge.amount_micros
+        assert outcome.refunded_micros == after - before
+        if operation.amount_micros:
+            assert after - before == operation.amount_micros
+        else:
+            assert after == -charge.amount_micros
+        totals.given_back[operation.charge_seq] = after
+        totals.refunded += after - before
 
     def named(self, operation: OfHold, nth: int) -> OfHold:
         """The same of the last, second last … hold, or as it was drawn if there is none."""

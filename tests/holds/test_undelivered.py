@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import threading
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -473,8 +474,12 @@ async def test_end_of_the_event_loop_keeps_the_settle_in_the_journal(
 def _interrupt(client: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ctrl-C comes while the next call is under way."""
 
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
+    call = client._calls.call
+
+    def interrupted(*arguments: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return call(*arguments)  # The courier goes on: only the main thread is interrupted.
 
     with monkeypatch.context() as patched:
         patched.setattr(client._calls, "call", interrupted)

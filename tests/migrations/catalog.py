@@ -12,8 +12,9 @@ _QUESTIONS: Final = {
         FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S', 'v')
     """,
     "columns": """
-        SELECT relname, attname, attnum, format_type(atttypid, atttypmod), attnotnull, attidentity,
-            attgenerated, pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
+        SELECT relname, attname, rank() OVER (PARTITION BY attrelid ORDER BY attnum),
+            format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated,
+            pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
         FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
             LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
         WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0

@@ -11,11 +11,12 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from meterhold.v1 import ledger_service_pb2, metering_service_pb2
+from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2
 
 SERVICES = (
     metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"],
     ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"],
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
 )
 METHODS = {method.name: method for service in SERVICES for method in service.methods}
 

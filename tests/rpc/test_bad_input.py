@@ -18,6 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from meterhold.v1 import admin_service_pb2 as admin
 from meterhold.v1 import ledger_service_pb2 as ledger
 from meterhold.v1 import metering_service_pb2 as metering
 from meterhold.v1 import types_pb2 as types
@@ -53,12 +54,20 @@ VALID: Final[dict[str, Message]] = {
             amount_micros=5,
             cash=types.Cash(currency_code="EUR"),
         ),
+        metering.RefundChargeRequest(
+            account="alice",
+            idempotency_key="key",
+            capture=metering.Capture(reservation_id="job"),
+        ),
         metering.BalanceRequest(account="alice"),
         ledger.GetReservationRequest(account="alice", reservation_id="job"),
         ledger.ListReservationsRequest(account="alice"),
         ledger.ListEntriesRequest(account="alice"),
         ledger.GetEntryRequest(account="alice", seq=1),
         ledger.ListLotsRequest(account="alice"),
+        admin.ConfigureAccountRequest(account="alice", credit_limit_micros=5),
+        admin.GetAccountRequest(account="alice"),
+        admin.ListAccountsRequest(),
     )
 }
 """A request of each method that has nothing wrong with it. Each wrong value is put into one."""
@@ -104,14 +113,14 @@ def _amount(least: int) -> list[Bad]:
     return [Bad("zero", 0), *rows] if least else rows
 
 
-def _duration() -> list[Bad]:
+def _duration(seconds_max: int = 604_800) -> list[Bad]:
     return [
         Bad("negative", Duration(seconds=-1)),
         Bad("negative_nanos", Duration(nanos=-1)),
         Bad("signs_differ", Duration(seconds=1, nanos=-1)),
         Bad("second_of_nanos", Duration(nanos=10**9)),
-        Bad("over_the_maximum", Duration(seconds=604_801)),
-        Bad("a_microsecond_over", Duration(seconds=604_800, nanos=1000)),
+        Bad("over_the_maximum", Duration(seconds=seconds_max + 1)),
+        Bad("a_microsecond_over", Duration(seconds=seconds_max, nanos=1000)),
         Bad("largest_of_int64", Duration(seconds=INT64_MAX)),
     ]
 
@@ -124,7 +133,9 @@ def _struct(**values: Any) -> Struct:
 
 def _page_tokens(filters: tuple[Any, ...], *keys: tuple[Any, ...]) -> list[Bad]:
     """Forged ones: of the right request and with these keys in them, or wrong all through."""
-    of_another = (filters[0], AccountKey("default", "bob", "credits"), *filters[2:])
+    whose = filters[1]
+    other = AccountKey("default", "bob", "credits") if whose == ALICE else f"not {whose}"
+    of_another = (filters[0], other, *filters[2:])
     return [
         Bad("token_not_base64", "%%%"),
         Bad("token_not_ascii", "…"),
@@ -175,6 +186,11 @@ WRONG: Final[dict[str, Sequence[Bad]]] = {
     "idempotency_key": _name(255),
     "amount_micros": _amount(1),
     "SettleRequest.amount_micros": _amount(0),
+    "RefundChargeRequest.amount_micros": _amount(0),
+    "entry_seq": [*COUNT, Bad("zero", 0)],
+    "capture.reservation_id": _name(128),
+    "capture.capture_id": _name(128, required=False),
+    "expired_lot_grace": _duration(366 * 86_400),
     "ttl": _duration(),
     "min_amount_micros": [*_amount(0), Bad("over_the_amount", 6)],
     "min_available_micros": _amount(0),
@@ -259,6 +275,13 @@ WRONG: Final[dict[str, Sequence[Bad]]] = {
     ),
     "ListEntriesRequest.page_token": _page_tokens(("entries", ALICE, [], False), *_SEQS),
     "ListLotsRequest.page_token": _page_tokens(("lots", ALICE, False), *_SEQS),
+    "ListAccountsRequest.page_token": _page_tokens(
+        ("accounts", "default", ""), (7,), ("a",), ("a", 7), ("a\0b", "credits"), (None, "credits")
+    ),
+    "account_prefix": _name(128, required=False),
+    "credit_limit_micros": _amount(0),
+    "holds_use_credit": ANY,
+    "frozen": ANY,
     "seq": [*COUNT, Bad("zero", 0)],
     "debit_key": _name(255),
     "grant_key": _name(255),
@@ -382,15 +405,20 @@ async def test_a_wrong_value_is_refused_by_name(
 @IN_ONE_LOOP
 @pytest.mark.parametrize("message", METHOD_OF)
 async def test_all_wrong_fields_are_named_at_once(served: Served, message: str) -> None:
-    request, named = _valid(message), {}
-    for path, field in _paths(METHOD_OF[message].input_type):
+    request, named = _valid(message), dict[str, str]()
+    fields = METHOD_OF[message].input_type.fields_by_name
+    for path, _ in _paths(METHOD_OF[message].input_type):
         bads = WRONG[_key(message, path)]
         # The clock of the database is asked for what is right in itself.
         if bads and path != "keep_open":
             bad = bads[2 if path == "expire_time" else 0]
             _put(request, path, bad.value)
-            oneof = field.containing_oneof
-            named[oneof.name if oneof and path != "priority" else path] = bad.named or path
+            # Of a oneof only what was put last is there.
+            oneof = fields[path.partition(".")[0]].containing_oneof
+            others = {field.name for field in oneof.fields} if oneof else set()
+            others.discard(path.partition(".")[0])
+            named = {p: name for p, name in named.items() if p.partition(".")[0] not in others}
+            named[path] = bad.named or path
     answer = await refusal(served.channel, METHOD_OF[message], request)
     _check_refused(answer)
     assert answer.fields == set(named.values())
@@ -425,7 +453,8 @@ async def test_text_that_is_not_utf_8_is_refused(served: Served, message: str, p
 async def test_a_message_that_is_too_large_is_refused(served: Served, message: str) -> None:
     for size in (REQUEST_BYTES_MAX + 1, 5 * 1024 * 1024):
         request = _valid(message)
-        request.account = "x" * size
+        name = "account" if "account" in request.DESCRIPTOR.fields_by_name else "account_prefix"
+        setattr(request, name, "x" * size)
         answer = await refusal(served.channel, METHOD_OF[message], request)
         _check_refused(answer)
         assert answer.fields == {"request"}

@@ -20,6 +20,7 @@ import pytest
 import structlog.testing
 from google.protobuf.message import Message
 
+from meterhold.v1 import admin_service_pb2 as admin
 from meterhold.v1 import error_reason_pb2, types_pb2
 from meterhold.v1 import ledger_service_pb2 as ledger
 from meterhold.v1 import metering_service_pb2 as metering
@@ -84,6 +85,17 @@ REFUSALS: Final[dict[str, list[Step]]] = {
         ("Reserve", RESERVE),
         ("Reserve", metering.ReserveRequest(
             account=ACCOUNT, reservation_id="next", amount_micros=50, min_available_micros=70
+        )),
+    ],
+    "ACCOUNT_FROZEN": [
+        ("ConfigureAccount", admin.ConfigureAccountRequest(account=ACCOUNT, frozen=True)),
+        ("GrantOnce", GRANT),
+    ],
+    "REFUND_EXCEEDS_CHARGE": [
+        ("GrantOnce", GRANT),
+        ("Debit", metering.DebitRequest(account=ACCOUNT, amount_micros=60)),
+        ("RefundCharge", metering.RefundChargeRequest(
+            account=ACCOUNT, idempotency_key="back", entry_seq=2, amount_micros=61
         )),
     ],
     "RESERVATION_SETTLED": [
@@ -184,7 +196,9 @@ async def test_a_failure_says_nothing_of_the_attempts_before_it(reason: str) -> 
 @pytest.mark.parametrize(
     ("reason", "details", "applied"),
     [
+        (Reason.ACCOUNT_FROZEN, {}, "UNKNOWN"),
         (Reason.INSUFFICIENT_CREDITS, FUNDS, "UNKNOWN"),
+        (Reason.REFUND_EXCEEDS_CHARGE, {"refundable_micros": 5}, "UNKNOWN"),
         (Reason.BALANCE_OUT_OF_RANGE, {"field": "held_micros", "limit_micros": 9}, "UNKNOWN"),
         (Reason.RESERVATION_NOT_FOUND, {"reservation_id": "job"}, "UNKNOWN"),
         (Reason.RESERVATION_SETTLED, ENDED, "NO"),

@@ -143,6 +143,7 @@ def test_what_is_loaded_is_what_was_decided(whole: Stored, set_clock: SetClock) 
     expected = book.state
     for account in expected.accounts.values():
         account.lots = [lot for lot in account.lots if lot.live]
+        account.charges = {}
     assert loaded.state == expected
     assert all(account.stored for account in loaded.state.accounts.values())
 

@@ -10,6 +10,7 @@ from meterhold_server.core.model import Entry, State
 from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.rows import (
     account_from,
+    charge_refund_from,
     claim_from,
     entry_from,
     lot_from,
@@ -19,6 +20,7 @@ from meterhold_server.storage.statements import compiled
 from meterhold_server.storage.tables import (
     account,
     account_claim,
+    charge_refund,
     claim,
     entry,
     lot,
@@ -33,7 +35,7 @@ def rows(connection: Connection, namespace: str) -> dict[str, list[tuple[Any, ..
 
 
 def state(connection: Connection, namespace: str) -> State:
-    """The accounts with all their lots, oldest first, and all their reservations and claims."""
+    """The accounts with all their lots, oldest first, and all else that there is of them."""
     found = State()
     for row in _rows(connection, account, namespace):
         one = account_from(row)
@@ -44,6 +46,11 @@ def state(connection: Connection, namespace: str) -> State:
     for row in _rows(connection, reservation, namespace):
         held = reservation_from(row)
         found.accounts[held.account_id].reservations[held.reservation_id] = held
+    for written in ledger(connection, namespace):
+        found.accounts[written.account_id].charges[written.seq] = written
+    for row in _rows(connection, charge_refund, namespace):
+        refund = charge_refund_from(row)
+        found.accounts[refund.account_id].charge_refunds[refund.charge_seq] = refund
     entries = {(row[0], row[1]): row for row in _rows(connection, entry, namespace)}
     for table in (claim, account_claim):
         for row in _rows(connection, table, namespace):

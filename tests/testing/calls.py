@@ -47,6 +47,10 @@ class Caller:
             self._list_reservations: 2,
             self._list_entries: 2,
             self._list_lots: 2,
+            self._refund_charge: 4,
+            self._configure_account: 2,
+            self._get_account: 1,
+            self._list_accounts: 1,
             self._wrong: 1,
         }
 
@@ -133,6 +137,36 @@ class Caller:
             on_expiry=self._one_of(None, *_sendable(meterhold.OnExpiry)),
             extend_id=self._one_of("a", "b", "c"),
         )
+
+    def _refund_charge(self) -> Asked:
+        charge = self._one_of(
+            {"entry_seq": self._one_of(*range(1, 9))},
+            {"reservation_id": self._one_of("job", "run", "eat"), "capture_id": ""},
+            {"reservation_id": self._one_of("job", "run", "eat"), "capture_id": "a"},
+        )
+        return self._asked(
+            "refund_charge",
+            amount_micros=self._one_of(0, 0, 1, 5, 10),
+            idempotency_key=self._key(),
+            expired_lot_grace=self._one_of(None, None, 60 * _MINUTE),
+            reason=self._one_of("", "it failed"),
+            **charge,
+        )
+
+    def _configure_account(self) -> Asked:
+        return self._asked(
+            "configure_account",
+            credit_limit_micros=self._one_of(None, None, 0, 25),
+            holds_use_credit=self._one_of(None, True, False),
+            frozen=self._one_of(None, False, False, True),
+        )
+
+    def _get_account(self) -> Asked:
+        return self._asked("get_account")
+
+    def _list_accounts(self) -> Asked:
+        prefix = self._name + self._one_of("", "-", "-a", "-bob", "-nobody")
+        return Asked("list_accounts", {"account_prefix": prefix, "page_size": self._one_of(0, 1)})
 
     def _debit(self) -> Asked:
         return self._asked(

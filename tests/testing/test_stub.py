@@ -72,6 +72,14 @@ RESERVATION = meterhold.Reservation(
     labels={},
     metadata=None,
 )
+ACCOUNT = meterhold.Account(
+    account="alice",
+    unit="credits",
+    balance=BALANCE,
+    holds_use_credit=True,
+    frozen=False,
+    create_time=NOW,
+)
 DEBITED = meterhold.DebitResult(
     status=meterhold.DebitStatus.DEBITED, entry=ENTRY, replayed=False, balance=BALANCE
 )
@@ -84,12 +92,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "debit": {"amount_micros": 60},
     "debit_once": {"amount_micros": 60, "idempotency_key": "invoice"},
     "grant_once": {"amount_micros": 500, "idempotency_key": "order"},
+    "refund_charge": {"idempotency_key": "back", "entry_seq": 3},
     "balance": {},
     "get_reservation": {"reservation_id": "job"},
     "get_entry": {"seq": 3},
     "list_reservations": {},
     "list_entries": {},
     "list_lots": {},
+    "configure_account": {"frozen": True},
+    "get_account": {},
+    "list_accounts": {},
 }
 """Of a call of each method."""
 
@@ -121,9 +133,18 @@ RESULTS = {
     "grant_once": meterhold.GrantResult(
         entry=ENTRY, debt_repaid_micros=1, replayed=True, balance=BALANCE
     ),
+    "refund_charge": meterhold.RefundResult(
+        entry=ENTRY,
+        refunded_micros=5,
+        charge_refunded_micros=9,
+        replayed=False,
+        balance=BALANCE,
+    ),
     "balance": BALANCE,
     "get_reservation": RESERVATION,
     "get_entry": ENTRY,
+    "configure_account": ACCOUNT,
+    "get_account": ACCOUNT,
 }
 
 
@@ -158,6 +179,7 @@ def test_the_client_answers_what_is_scripted(stub: Stub, method: str) -> None:
         ("list_reservations", {"reservations": [RESERVATION]}),
         ("list_entries", {"entries": [ENTRY, ENTRY]}),
         ("list_lots", {"lots": [LOT]}),
+        ("list_accounts", {"accounts": [ACCOUNT]}),
     ],
 )
 def test_a_list_is_scripted_page_by_page(stub: Stub, method: str, items: dict[str, Any]) -> None:
@@ -323,7 +345,7 @@ def test_a_call_without_a_script_tells_how_to_write_it(stub: Stub) -> None:
         ),
         (
             lambda stub: stub.fails("reserve", meterhold.Rejected),
-            "no call raises Rejected itself; choose of BalanceOutOfRange, EntryNotFound",
+            "no call raises Rejected itself; choose of AccountFrozen, BalanceOutOfRange",
         ),
         (
             lambda stub: stub.fails("reserve", meterhold.Unavailable, reason="INTERNAL"),

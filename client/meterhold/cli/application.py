@@ -60,6 +60,8 @@ _PANELS = {
         reading.reservations,
         reading.reservation,
         reading.lots,
+        reading.account,
+        reading.accounts,
         top.top,
     ),
     "Change": (
@@ -69,6 +71,7 @@ _PANELS = {
         changing.settle,
         changing.release,
         changing.extend,
+        changing.configure,
     ),
     "Set up": (configuration.config,),
 }

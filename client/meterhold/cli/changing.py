@@ -307,3 +307,40 @@ def extend(
             ]
         ),
     )
+
+
+@command
+def configure(
+    session: Session,
+    account: Account,
+    credit_limit: Annotated[str | None, _amount("How far below zero charges may go.")] = None,
+    holds_use_credit: Annotated[
+        bool | None,
+        typer.Option(
+            "--holds-use-credit/--holds-without-credit",
+            help="Whether holds may use the limit, too.",
+            show_default=False,
+        ),
+    ] = None,
+    frozen: Annotated[
+        bool | None,
+        typer.Option(
+            "--freeze/--thaw", help="Take no new work and no credits.", show_default=False
+        ),
+    ] = None,
+    unit: Unit = "",
+) -> None:
+    """Set what an account may do; what no option names stays as it is."""
+    if credit_limit is None and holds_use_credit is None and frozen is None:
+        raise UsageError("give at least one of --credit-limit, --holds-use-credit and --freeze")
+    credit_limit_micros = None if credit_limit is None else session.amount(credit_limit)
+    with session.client() as client:
+        session.will_change()
+        done = client.configure_account(
+            account,
+            unit=unit,
+            credit_limit_micros=credit_limit_micros,
+            holds_use_credit=holds_use_credit,
+            frozen=frozen,
+        )
+    session.show(done, tables.account(done, session.shown))

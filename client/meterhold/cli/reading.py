@@ -126,5 +126,26 @@ def lots(session: Session, account: Account, spent: _Spent = False, unit: Unit =
         session.show_all(found, tables.lots)
 
 
+@command
+def account(session: Session, account: Account, unit: Unit = "") -> None:
+    """Show what an account has and what it may do."""
+    with session.client() as client:
+        found = client.get_account(account, unit=unit)
+    session.show(found, tables.account(found, session.shown))
+
+
+@command
+def accounts(
+    session: Session,
+    prefix: Annotated[str, typer.Argument(metavar="[PREFIX]", help="Ids begin with it.")] = "",
+    limit: Limit = _LIMIT,
+    all_: _All = False,
+) -> None:
+    """List the accounts, by id and unit."""
+    with session.client() as client:
+        found = client.list_accounts(prefix, page_size=_page_size(limit, everything=all_))
+        session.show_all(found if all_ else islice(found, limit), tables.accounts)
+
+
 def _page_size(limit: int, *, everything: bool) -> int:
     return _PAGE_SIZE_MAX if everything else min(limit, _PAGE_SIZE_MAX)

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from meterhold import Balance, Entry, Lot, Reservation
+from meterhold import Account, Balance, Entry, Lot, Reservation
 from meterhold.cli import times
 
 Shown = Callable[[int], str]
@@ -71,6 +71,33 @@ def balance(account: str, unit: str, found: Balance, shown: Shown) -> Text:
             *((name.replace("_", " "), text.rjust(width)) for name, text in lines.items()),
             ("entries", str(found.ledger_seq).rjust(width)),
         ]
+    )
+
+
+def account(found: Account, shown: Shown) -> Text:
+    """The numbers of an account and what it may do."""
+    may = [
+        ("holds use credit", "yes" if found.holds_use_credit else ""),
+        ("frozen", "yes" if found.frozen else ""),
+        ("created", times.shown(found.create_time) if found.create_time else "no such account"),
+    ]
+    return Text("\n").join([balance(found.account, found.unit, found.balance, shown), facts(may)])
+
+
+def accounts(found: Iterable[Account], shown: Shown) -> Table:
+    return listing(
+        ("account", "unit", ">available", ">held", ">limit", "frozen"),
+        (
+            (
+                one.account,
+                one.unit,
+                shown(one.balance.available_micros),
+                shown(one.balance.held_micros),
+                shown(one.balance.credit_limit_micros),
+                "yes" if one.frozen else "",
+            )
+            for one in found
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from meterhold import _metadata
 from meterhold._enums import DebitStatus
-from meterhold.v1 import ledger_service_pb2, metering_service_pb2
+from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
@@ -22,13 +22,20 @@ METHODS: dict[str, MethodDescriptor] = {
     for service in (
         metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"],
         ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"],
+        admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
     )
     for method in service.methods
 }
 """Every call, by its name as a method of the client."""
 
 # The client answers what is in these fields instead of the message that they are in.
-_UNWRAPPED = {"balance": "balance", "get_reservation": "reservation", "get_entry": "entry"}
+_UNWRAPPED = {
+    "balance": "balance",
+    "get_reservation": "reservation",
+    "get_entry": "entry",
+    "configure_account": "account",
+    "get_account": "account",
+}
 
 # What a server never contradicts: the field that is left out follows from `replayed`.
 _STATUS = ("status", {False: DebitStatus.DEBITED, True: DebitStatus.REPLAYED})
@@ -50,7 +57,9 @@ def response(call: str, fields: Mapping[str, Any]) -> Message:
         name, by_replayed = follows
         fields = {name: by_replayed[bool(fields.get("replayed"))], **fields}
     if inner := _UNWRAPPED.get(call):
-        outer = {name: value for name, value in fields.items() if name in _fields(message)}
+        # An account has a field `account` of its own, which is not the one around it.
+        beside = set(_fields(message)) - set(_fields(getattr(message, inner)))
+        outer = {name: value for name, value in fields.items() if name in beside}
         fields = {inner: {n: v for n, v in fields.items() if n not in outer}, **outer}
     _fill(message, fields)
     return message

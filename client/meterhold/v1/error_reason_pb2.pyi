@@ -127,6 +127,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "DEADLINE_PASSED", "domain": "meterhold", "metadata": { "applied": "NO" } }
     """
+    ERROR_REASON_ACCOUNT_FROZEN: _ErrorReason.ValueType  # 18
+    """FAILED_PRECONDITION. The account is frozen: it takes no new work and no credits. What runs may end.
+
+        { "reason": "ACCOUNT_FROZEN", "domain": "meterhold", "metadata": { "applied": "NO" } }
+    """
+    ERROR_REASON_REFUND_EXCEEDS_CHARGE: _ErrorReason.ValueType  # 19
+    """FAILED_PRECONDITION. A refund of more than is left of the charge; `refundableMicros` is left.
+
+        { "reason": "REFUND_EXCEEDS_CHARGE", "domain": "meterhold",
+          "metadata": { "applied": "NO", "refundableMicros": "50000000" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason names why a call was refused. Every error carries exactly one
@@ -243,5 +254,16 @@ ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 17
 """DEADLINE_EXCEEDED. The call's deadline passed while it waited for its turn; it was dropped.
 
     { "reason": "DEADLINE_PASSED", "domain": "meterhold", "metadata": { "applied": "NO" } }
+"""
+ERROR_REASON_ACCOUNT_FROZEN: ErrorReason.ValueType  # 18
+"""FAILED_PRECONDITION. The account is frozen: it takes no new work and no credits. What runs may end.
+
+    { "reason": "ACCOUNT_FROZEN", "domain": "meterhold", "metadata": { "applied": "NO" } }
+"""
+ERROR_REASON_REFUND_EXCEEDS_CHARGE: ErrorReason.ValueType  # 19
+"""FAILED_PRECONDITION. A refund of more than is left of the charge; `refundableMicros` is left.
+
+    { "reason": "REFUND_EXCEEDS_CHARGE", "domain": "meterhold",
+      "metadata": { "applied": "NO", "refundableMicros": "50000000" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -863,6 +863,168 @@ class GrantOnceResponse(_message.Message):
 Global___GrantOnceResponse: _TypeAlias = GrantOnceResponse  # noqa: Y015
 
 @_typing.final
+class Capture(_message.Message):
+    """Capture names a charge of a reservation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    CAPTURE_ID_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """Required. The reservation, 1–128 printable characters."""
+    capture_id: _builtins.str
+    """The `capture_id` of a capture, at most 128 printable characters. Empty = the final settle."""
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        capture_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_id", b"capture_id", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Capture: _TypeAlias = Capture  # noqa: Y015
+
+@_typing.final
+class RefundChargeRequest(_message.Message):
+    """RefundChargeRequest asks to give a charge back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    ENTRY_SEQ_FIELD_NUMBER: _builtins.int
+    CAPTURE_FIELD_NUMBER: _builtins.int
+    AMOUNT_MICROS_FIELD_NUMBER: _builtins.int
+    EXPIRED_LOT_GRACE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Required. The caller's id of the account, 1–128 printable characters."""
+    unit: _builtins.str
+    """What is counted, 1–32 printable characters. Default `credits`."""
+    idempotency_key: _builtins.str
+    """Required. 1–255 printable characters, the same on every retry. Unique among the refunds of the
+    namespace, whatever the account, and kept as long as the ledger.
+    """
+    entry_seq: _builtins.int
+    """The `seq` of its ledger entry."""
+    amount_micros: _builtins.int
+    """How much, at most 10^15 micros. 0 = all that is left of it."""
+    reason: _builtins.str
+    """Why, for people: at most 256 bytes."""
+    @_builtins.property
+    def capture(self) -> Global___Capture:
+        """The settle that made it."""
+
+    @_builtins.property
+    def expired_lot_grace(self) -> _duration_pb2.Duration:
+        """What came from a lot that has expired since expires again at once. With a grace time, at most 366
+        days, it lives for that long instead, in a lot of its own.
+        """
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """At most 16, keys of 1–64 and values of at most 256 bytes. Not compared on replay."""
+
+    @_builtins.property
+    def metadata(self) -> _struct_pb2.Struct:
+        """At most 4 KiB as JSON and 16 levels deep. Not compared on replay."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        entry_seq: _builtins.int = ...,
+        capture: Global___Capture | None = ...,
+        amount_micros: _builtins.int = ...,
+        expired_lot_grace: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        metadata: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "charge", b"charge", "entry_seq", b"entry_seq", "expired_lot_grace", b"expired_lot_grace", "metadata", b"metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount_micros", b"amount_micros", "capture", b"capture", "charge", b"charge", "entry_seq", b"entry_seq", "expired_lot_grace", b"expired_lot_grace", "idempotency_key", b"idempotency_key", "labels", b"labels", "metadata", b"metadata", "reason", b"reason", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_charge: _TypeAlias = _typing.Literal["entry_seq", "capture"]  # noqa: Y015
+    _WhichOneofArgType_charge: _TypeAlias = _typing.Literal["charge", b"charge"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_charge) -> _WhichOneofReturnType_charge | None: ...
+
+Global___RefundChargeRequest: _TypeAlias = RefundChargeRequest  # noqa: Y015
+
+@_typing.final
+class RefundChargeResponse(_message.Message):
+    """RefundChargeResponse tells what was given back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    REFUNDED_MICROS_FIELD_NUMBER: _builtins.int
+    CHARGE_REFUNDED_MICROS_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    refunded_micros: _builtins.int
+    """What this refund gave back."""
+    charge_refunded_micros: _builtins.int
+    """What all refunds of the charge have given back, this one included."""
+    replayed: _builtins.bool
+    """True if this is the answer of an earlier equal request."""
+    @_builtins.property
+    def balance(self) -> _types_pb2.Balance:
+        """The account right after the refund."""
+
+    @_builtins.property
+    def entry(self) -> _types_pb2.Entry:
+        """The ledger entry of the refund, the first if there are two: what went to lots that live, and what
+        got a grace time.
+        """
+
+    def __init__(
+        self,
+        *,
+        balance: _types_pb2.Balance | None = ...,
+        entry: _types_pb2.Entry | None = ...,
+        refunded_micros: _builtins.int = ...,
+        charge_refunded_micros: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "charge_refunded_micros", b"charge_refunded_micros", "entry", b"entry", "refunded_micros", b"refunded_micros", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundChargeResponse: _TypeAlias = RefundChargeResponse  # noqa: Y015
+
+@_typing.final
 class BalanceRequest(_message.Message):
     """BalanceRequest asks for the numbers of an account."""
 

@@ -79,6 +79,11 @@ class MeteringServiceStub(object):
                 request_serializer=meterhold_dot_v1_dot_metering__service__pb2.GrantOnceRequest.SerializeToString,
                 response_deserializer=meterhold_dot_v1_dot_metering__service__pb2.GrantOnceResponse.FromString,
                 _registered_method=True)
+        self.RefundCharge = channel.unary_unary(
+                '/meterhold.v1.MeteringService/RefundCharge',
+                request_serializer=meterhold_dot_v1_dot_metering__service__pb2.RefundChargeRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_metering__service__pb2.RefundChargeResponse.FromString,
+                _registered_method=True)
         self.Balance = channel.unary_unary(
                 '/meterhold.v1.MeteringService/Balance',
                 request_serializer=meterhold_dot_v1_dot_metering__service__pb2.BalanceRequest.SerializeToString,
@@ -103,7 +108,8 @@ class MeteringServiceServicer(object):
         """Reserve holds credits before a job. It admits when available credits cover
         max(min_amount_micros or amount_micros, min_available_micros) and holds min(amount, available).
         A replay answers the first hold again, whatever became of it since. Checked in this order:
-        AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS, BALANCE_OUT_OF_RANGE.
+        AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ACCOUNT_FROZEN, INSUFFICIENT_CREDITS,
+        BALANCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,8 +140,8 @@ class MeteringServiceServicer(object):
         """Extend moves the expiry later, grows the hold, or marks the work as started, together or apart. An
         expired reservation is not revived. Growth is all or nothing and passes the admission of Reserve.
         Checked in this order: AMOUNT_OUT_OF_RANGE, RESERVATION_NOT_FOUND, replay or IDEMPOTENCY_MISMATCH,
-        RESERVATION_SETTLED, RESERVATION_RELEASED, RESERVATION_EXPIRED, INSUFFICIENT_CREDITS,
-        BALANCE_OUT_OF_RANGE.
+        RESERVATION_SETTLED, RESERVATION_RELEASED, RESERVATION_EXPIRED, ACCOUNT_FROZEN (growth only),
+        INSUFFICIENT_CREDITS, BALANCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +150,8 @@ class MeteringServiceServicer(object):
     def Debit(self, request, context):
         """Debit charges at once, all or nothing. Without a `request_id` it is at most once and must not be
         retried blindly. Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH,
-        INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
+        ACCOUNT_FROZEN, INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account),
+        BALANCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,8 +159,8 @@ class MeteringServiceServicer(object):
 
     def DebitOnce(self, request, context):
         """DebitOnce charges exactly once for its key, whatever is retried and wherever a retry is routed.
-        Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS
-        (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
+        Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ACCOUNT_FROZEN,
+        INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,7 +169,18 @@ class MeteringServiceServicer(object):
     def GrantOnce(self, request, context):
         """GrantOnce credits exactly once for its key. Debt is repaid first. Creates the account if it is new.
         Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INVALID_FIELD (an
-        `expire_time` that has passed by the database's clock), BALANCE_OUT_OF_RANGE.
+        `expire_time` that has passed by the database's clock), ACCOUNT_FROZEN, BALANCE_OUT_OF_RANGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefundCharge(self, request, context):
+        """RefundCharge gives part or all of a debit or a capture back into the very lots it came from, last
+        taken first, exactly once for its key. What of the charge had been owed comes first. Never more is
+        given back than was charged, over all refunds of the charge. Checked in this order:
+        AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
+        neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,6 +231,11 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.GrantOnce,
                     request_deserializer=meterhold_dot_v1_dot_metering__service__pb2.GrantOnceRequest.FromString,
                     response_serializer=meterhold_dot_v1_dot_metering__service__pb2.GrantOnceResponse.SerializeToString,
+            ),
+            'RefundCharge': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundCharge,
+                    request_deserializer=meterhold_dot_v1_dot_metering__service__pb2.RefundChargeRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_metering__service__pb2.RefundChargeResponse.SerializeToString,
             ),
             'Balance': grpc.unary_unary_rpc_method_handler(
                     servicer.Balance,
@@ -419,6 +442,33 @@ class MeteringService(object):
             '/meterhold.v1.MeteringService/GrantOnce',
             meterhold_dot_v1_dot_metering__service__pb2.GrantOnceRequest.SerializeToString,
             meterhold_dot_v1_dot_metering__service__pb2.GrantOnceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundCharge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.MeteringService/RefundCharge',
+            meterhold_dot_v1_dot_metering__service__pb2.RefundChargeRequest.SerializeToString,
+            meterhold_dot_v1_dot_metering__service__pb2.RefundChargeResponse.FromString,
             options,
             channel_credentials,
             insecure,

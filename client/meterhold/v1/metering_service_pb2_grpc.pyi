@@ -47,7 +47,8 @@ class MeteringServiceStub:
     """Reserve holds credits before a job. It admits when available credits cover
     max(min_amount_micros or amount_micros, min_available_micros) and holds min(amount, available).
     A replay answers the first hold again, whatever became of it since. Checked in this order:
-    AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS, BALANCE_OUT_OF_RANGE.
+    AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ACCOUNT_FROZEN, INSUFFICIENT_CREDITS,
+    BALANCE_OUT_OF_RANGE.
     """
     Settle: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.SettleRequest, _metering_service_pb2.SettleResponse]
     """Settle charges what a job really cost: from the hold's own lots, then from the free balance (never
@@ -66,23 +67,31 @@ class MeteringServiceStub:
     """Extend moves the expiry later, grows the hold, or marks the work as started, together or apart. An
     expired reservation is not revived. Growth is all or nothing and passes the admission of Reserve.
     Checked in this order: AMOUNT_OUT_OF_RANGE, RESERVATION_NOT_FOUND, replay or IDEMPOTENCY_MISMATCH,
-    RESERVATION_SETTLED, RESERVATION_RELEASED, RESERVATION_EXPIRED, INSUFFICIENT_CREDITS,
-    BALANCE_OUT_OF_RANGE.
+    RESERVATION_SETTLED, RESERVATION_RELEASED, RESERVATION_EXPIRED, ACCOUNT_FROZEN (growth only),
+    INSUFFICIENT_CREDITS, BALANCE_OUT_OF_RANGE.
     """
     Debit: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.DebitRequest, _metering_service_pb2.DebitResponse]
     """Debit charges at once, all or nothing. Without a `request_id` it is at most once and must not be
     retried blindly. Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH,
-    INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
+    ACCOUNT_FROZEN, INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account),
+    BALANCE_OUT_OF_RANGE.
     """
     DebitOnce: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.DebitOnceRequest, _metering_service_pb2.DebitOnceResponse]
     """DebitOnce charges exactly once for its key, whatever is retried and wherever a retry is routed.
-    Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS
-    (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
+    Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ACCOUNT_FROZEN,
+    INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
     """
     GrantOnce: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.GrantOnceRequest, _metering_service_pb2.GrantOnceResponse]
     """GrantOnce credits exactly once for its key. Debt is repaid first. Creates the account if it is new.
     Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INVALID_FIELD (an
-    `expire_time` that has passed by the database's clock), BALANCE_OUT_OF_RANGE.
+    `expire_time` that has passed by the database's clock), ACCOUNT_FROZEN, BALANCE_OUT_OF_RANGE.
+    """
+    RefundCharge: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.RefundChargeRequest, _metering_service_pb2.RefundChargeResponse]
+    """RefundCharge gives part or all of a debit or a capture back into the very lots it came from, last
+    taken first, exactly once for its key. What of the charge had been owed comes first. Never more is
+    given back than was charged, over all refunds of the charge. Checked in this order:
+    AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
+    neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
     """
     Balance: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.BalanceRequest, _metering_service_pb2.BalanceResponse]
     """Balance answers all numbers of an account; all zeros for an unknown one. What is due by the
@@ -108,7 +117,8 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     """Reserve holds credits before a job. It admits when available credits cover
     max(min_amount_micros or amount_micros, min_available_micros) and holds min(amount, available).
     A replay answers the first hold again, whatever became of it since. Checked in this order:
-    AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS, BALANCE_OUT_OF_RANGE.
+    AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ACCOUNT_FROZEN, INSUFFICIENT_CREDITS,
+    BALANCE_OUT_OF_RANGE.
     """
     Settle: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.SettleRequest, _metering_service_pb2.SettleResponse]  # type: ignore[assignment]
     """Settle charges what a job really cost: from the hold's own lots, then from the free balance (never
@@ -127,23 +137,31 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     """Extend moves the expiry later, grows the hold, or marks the work as started, together or apart. An
     expired reservation is not revived. Growth is all or nothing and passes the admission of Reserve.
     Checked in this order: AMOUNT_OUT_OF_RANGE, RESERVATION_NOT_FOUND, replay or IDEMPOTENCY_MISMATCH,
-    RESERVATION_SETTLED, RESERVATION_RELEASED, RESERVATION_EXPIRED, INSUFFICIENT_CREDITS,
-    BALANCE_OUT_OF_RANGE.
+    RESERVATION_SETTLED, RESERVATION_RELEASED, RESERVATION_EXPIRED, ACCOUNT_FROZEN (growth only),
+    INSUFFICIENT_CREDITS, BALANCE_OUT_OF_RANGE.
     """
     Debit: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.DebitRequest, _metering_service_pb2.DebitResponse]  # type: ignore[assignment]
     """Debit charges at once, all or nothing. Without a `request_id` it is at most once and must not be
     retried blindly. Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH,
-    INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
+    ACCOUNT_FROZEN, INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account),
+    BALANCE_OUT_OF_RANGE.
     """
     DebitOnce: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.DebitOnceRequest, _metering_service_pb2.DebitOnceResponse]  # type: ignore[assignment]
     """DebitOnce charges exactly once for its key, whatever is retried and wherever a retry is routed.
-    Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS
-    (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
+    Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ACCOUNT_FROZEN,
+    INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
     """
     GrantOnce: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.GrantOnceRequest, _metering_service_pb2.GrantOnceResponse]  # type: ignore[assignment]
     """GrantOnce credits exactly once for its key. Debt is repaid first. Creates the account if it is new.
     Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INVALID_FIELD (an
-    `expire_time` that has passed by the database's clock), BALANCE_OUT_OF_RANGE.
+    `expire_time` that has passed by the database's clock), ACCOUNT_FROZEN, BALANCE_OUT_OF_RANGE.
+    """
+    RefundCharge: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.RefundChargeRequest, _metering_service_pb2.RefundChargeResponse]  # type: ignore[assignment]
+    """RefundCharge gives part or all of a debit or a capture back into the very lots it came from, last
+    taken first, exactly once for its key. What of the charge had been owed comes first. Never more is
+    given back than was charged, over all refunds of the charge. Checked in this order:
+    AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
+    neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
     """
     Balance: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.BalanceRequest, _metering_service_pb2.BalanceResponse]  # type: ignore[assignment]
     """Balance answers all numbers of an account; all zeros for an unknown one. What is due by the
@@ -172,7 +190,8 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reserve holds credits before a job. It admits when available credits cover
         max(min_amount_micros or amount_micros, min_available_micros) and holds min(amount, available).
         A replay answers the first hold again, whatever became of it since. Checked in this order:
-        AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS, BALANCE_OUT_OF_RANGE.
+        AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ACCOUNT_FROZEN, INSUFFICIENT_CREDITS,
+        BALANCE_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod
@@ -209,8 +228,8 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         """Extend moves the expiry later, grows the hold, or marks the work as started, together or apart. An
         expired reservation is not revived. Growth is all or nothing and passes the admission of Reserve.
         Checked in this order: AMOUNT_OUT_OF_RANGE, RESERVATION_NOT_FOUND, replay or IDEMPOTENCY_MISMATCH,
-        RESERVATION_SETTLED, RESERVATION_RELEASED, RESERVATION_EXPIRED, INSUFFICIENT_CREDITS,
-        BALANCE_OUT_OF_RANGE.
+        RESERVATION_SETTLED, RESERVATION_RELEASED, RESERVATION_EXPIRED, ACCOUNT_FROZEN (growth only),
+        INSUFFICIENT_CREDITS, BALANCE_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod
@@ -221,7 +240,8 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_metering_service_pb2.DebitResponse, _abc.Awaitable[_metering_service_pb2.DebitResponse]]:
         """Debit charges at once, all or nothing. Without a `request_id` it is at most once and must not be
         retried blindly. Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH,
-        INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
+        ACCOUNT_FROZEN, INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account),
+        BALANCE_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod
@@ -231,8 +251,8 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_metering_service_pb2.DebitOnceResponse, _abc.Awaitable[_metering_service_pb2.DebitOnceResponse]]:
         """DebitOnce charges exactly once for its key, whatever is retried and wherever a retry is routed.
-        Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INSUFFICIENT_CREDITS
-        (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
+        Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ACCOUNT_FROZEN,
+        INSUFFICIENT_CREDITS (OVERAGE_REJECT, or an unknown account), BALANCE_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod
@@ -243,7 +263,20 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_metering_service_pb2.GrantOnceResponse, _abc.Awaitable[_metering_service_pb2.GrantOnceResponse]]:
         """GrantOnce credits exactly once for its key. Debt is repaid first. Creates the account if it is new.
         Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INVALID_FIELD (an
-        `expire_time` that has passed by the database's clock), BALANCE_OUT_OF_RANGE.
+        `expire_time` that has passed by the database's clock), ACCOUNT_FROZEN, BALANCE_OUT_OF_RANGE.
+        """
+
+    @_abc_1.abstractmethod
+    def RefundCharge(
+        self,
+        request: _metering_service_pb2.RefundChargeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metering_service_pb2.RefundChargeResponse, _abc.Awaitable[_metering_service_pb2.RefundChargeResponse]]:
+        """RefundCharge gives part or all of a debit or a capture back into the very lots it came from, last
+        taken first, exactly once for its key. What of the charge had been owed comes first. Never more is
+        given back than was charged, over all refunds of the charge. Checked in this order:
+        AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
+        neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meterhold_server.core import funds, replay
+from meterhold_server.core.accounts import refuse_frozen
 from meterhold_server.core.holds import insufficient
 from meterhold_server.core.model import Account, ClaimKey, ClaimKind, EntryKind, Overage, Receipt
 from meterhold_server.core.operations import Debit, DebitOnce
@@ -35,6 +36,8 @@ def _debit(
     used = posting.state.claims.get(key) if key else None
     if used:
         return replay.mismatch(request, used.receipt) or Debited.again(used)
+    if refusal := refuse_frozen(account):
+        return refusal
     amount = operation.amount_micros
     into_debt = operation.overage is Overage.OVERDRAFT
     if account is None or (amount > account.spendable_micros and not into_debt):

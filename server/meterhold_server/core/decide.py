@@ -11,16 +11,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, assert_never
 
-from meterhold_server.core import charges, grants, holds
+from meterhold_server.core import accounts, charges, grants, holds, refunds
 from meterhold_server.core.expiry import expire_due, is_due
 from meterhold_server.core.model import EMPTY_BALANCE, Rules, State
 from meterhold_server.core.operations import (
+    Configure,
     Debit,
     DebitOnce,
     Expire,
     Extend,
     GrantOnce,
     Operation,
+    RefundCharge,
     Release,
     Reserve,
     Settle,
@@ -65,6 +67,10 @@ def _step(posting: Posting, operation: Operation) -> Outcome:
             return grants.grant_once(posting, account, operation)
         case Release():
             return holds.release(posting, account, operation)
+        case RefundCharge():
+            return refunds.refund_charge(posting, account, operation)
+        case Configure():
+            return accounts.configure(posting, account, operation)
         case Extend():
             return holds.extend(posting, account, operation)
         case Expire():

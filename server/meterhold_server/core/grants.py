@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meterhold_server.core import funds, replay
+from meterhold_server.core.accounts import refuse_frozen
 from meterhold_server.core.model import Account, Claim, ClaimKind, EntryKind, Lot, Part, Receipt
 from meterhold_server.core.operations import GrantOnce
 from meterhold_server.core.outcomes import Granted, Reason, Rejected
@@ -23,11 +24,12 @@ def grant_once(
             Reason.INVALID_FIELD,
             {"field": "expire_time", "description": "has passed by the database's clock"},
         )
-    account = account or Account(operation.account, operation.account_id, create_time=posting.now)
+    if refusal := refuse_frozen(account):
+        return refusal
     if refusal := refuse_range(account, returned_micros=operation.amount_micros):
         return refusal
     # Nothing can fail from here on.
-    posting.state.accounts[account.account_id] = account
+    account = account or posting.new_account(operation)
     amount = operation.amount_micros
     repaid = funds.repay(account, amount)
     account.granted_micros += amount

@@ -5,13 +5,12 @@ from __future__ import annotations
 from copy import copy
 from typing import Any
 
-from meterhold_server.core import funds, replay
+from meterhold_server.core import funds, refunds, replay
+from meterhold_server.core.accounts import refuse_frozen
 from meterhold_server.core.model import (
     Account,
     ClaimKind,
     EntryKind,
-    Lot,
-    LotCategory,
     Overage,
     Part,
     Receipt,
@@ -54,6 +53,8 @@ def reserve(posting: Posting, account: Account | None, operation: Reserve) -> Re
     used = _find(account, operation.reservation_id)
     if used:
         return replay.mismatch(request, used.opening) or Reserved.again(used.opening)
+    if refusal := refuse_frozen(account):
+        return refusal
     least = operation.min_amount_micros or operation.amount_micros
     required = max(least, operation.min_available_micros)
     if account is None or account.reservable_micros < required:
@@ -166,6 +167,8 @@ def extend(posting: Posting, account: Account | None, operation: Extend) -> Exte
     if not reservation.active:
         return _wrong_state(reservation)
     growth = operation.add_amount_micros
+    if growth and (refusal := refuse_frozen(account)):
+        return refusal
     if growth > account.reservable_micros:
         return insufficient(account, growth)
     if refusal := refuse_range(account, charged_micros=growth):
@@ -239,51 +242,15 @@ def _return_rest(posting: Posting, account: Account, reservation: Reservation) -
         funds.free_hold(posting, account, parts, on_credit, posting.now, reservation.reservation_id)
         return
     reservation.expiry_charged_micros -= micros
-    _refund(posting, account, reservation, parts, on_credit)
-
-
-def _refund(
-    posting: Posting,
-    account: Account,
-    reservation: Reservation,
-    parts: list[Part],
-    owed_micros: int,
-) -> None:
-    """Give back part of an expiry's charge: what was owed first, then the lots, last taken first.
-
-    Debt that a grant has repaid since cannot be forgiven again: that part opens a lot of its own.
-    """
-    micros = owed_micros + sum(part for _, part in parts)
-    repaid = funds.repay(account, owed_micros)
-    account.refunded_micros += micros
-    entry = posting.entry(
+    refunds.give_back(
+        posting,
         account,
-        EntryKind.REFUND,
-        micros,
         parts,
+        on_credit,
         reservation_id=reservation.reservation_id,
         related_seq=reservation.expiry_charge_seq,
         labels=reservation.labels,
     )
-    lots = {lot.seq: lot for lot in account.lots}
-    for lot_seq, part in reversed(parts):
-        funds.put_back(
-            posting, account, lots[lot_seq], part, posting.now, reservation.reservation_id
-        )
-    if owed_micros > repaid:
-        rest = owed_micros - repaid
-        lot = Lot(
-            account.account_id,
-            entry.seq,
-            granted_micros=rest,
-            available_micros=rest,
-            held_micros=0,
-            priority=50,
-            category=LotCategory.PAID,
-            expire_time=None,
-            create_time=posting.now,
-        )
-        funds.add_lot(posting, account, lot)
 
 
 def _end(posting: Posting, reservation: Reservation, state: ReservationState) -> None:

@@ -6,9 +6,16 @@ tables, as far as one row can tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from meterhold_server.core.model import Account, Entry, EntryKind, Reservation, ReservationState
+from meterhold_server.core.model import (
+    REFUNDABLE,
+    Account,
+    Entry,
+    EntryKind,
+    Reservation,
+    ReservationState,
+)
 
 _SIGN = {
     EntryKind.GRANT: 1,
@@ -119,15 +126,40 @@ def _entry_violations(account: Account, entries: Sequence[Entry]) -> Iterator[st
     for name, kinds in _TOTALS.items():
         yield from _differ(name, getattr(account, name), "sum of its entries",
                            sum(sums[kind] for kind in kinds))  # fmt: skip
-    yield from _source_violations(account.reservations.values(), entries)
+    given_back = {
+        entry.seq: entry
+        for entry in entries
+        if entry.kind is EntryKind.REFUND and entries[entry.related_seq - 1].kind in REFUNDABLE
+    }
+    yield from _refund_violations(account, entries, given_back.values())
+    yield from _source_violations(account.reservations.values(), entries, given_back)
+
+
+def _refund_violations(
+    account: Account, entries: Sequence[Entry], given_back: Iterable[Entry]
+) -> Iterator[str]:
+    """Of each charge what its refunds gave back is known, and no more than was charged."""
+    refunded: dict[int, int] = {}
+    for entry in given_back:
+        seq = entry.related_seq
+        refunded[seq] = refunded.get(seq, 0) + entry.amount_micros
+    for seq, micros in refunded.items():
+        if micros > -entries[seq - 1].amount_micros:
+            yield f"entry {seq} charged {-entries[seq - 1].amount_micros}, {micros} were given back"
+    for seq in sorted(refunded.keys() | account.charge_refunds.keys()):
+        known = account.charge_refunds.get(seq)
+        yield from _differ(f"refunded of entry {seq}", known.refunded_micros if known else 0,
+                           "sum of its refunds", refunded.get(seq, 0))  # fmt: skip
 
 
 def _source_violations(
-    reservations: Iterable[Reservation], entries: Sequence[Entry]
+    reservations: Iterable[Reservation], entries: Sequence[Entry], given_back: Collection[int]
 ) -> Iterator[str]:
     """Each reservation is charged by its own entries and by no others."""
     charged: dict[str, int] = {}
     for entry in entries:
+        if entry.seq in given_back:
+            continue
         if entry.kind in (EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE, EntryKind.REFUND):
             charged[entry.reservation_id] = (
                 charged.get(entry.reservation_id, 0) - entry.amount_micros

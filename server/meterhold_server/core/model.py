@@ -45,6 +45,10 @@ class EntryKind(StrEnum):
     REFUND = "REFUND"
 
 
+REFUNDABLE: Final = frozenset({EntryKind.DEBIT, EntryKind.CAPTURE})
+"""What RefundCharge gives back. A hold charged at its expiry is trued up by a late settle."""
+
+
 class ReservationState(StrEnum):
     ACTIVE = "ACTIVE"
     SETTLED = "SETTLED"
@@ -55,8 +59,9 @@ class ReservationState(StrEnum):
 class ClaimKind(StrEnum):
     """What an idempotency key was used for.
 
-    The keys of DEBIT_ONCE and GRANT_ONCE are unique in the namespace, so that a retry misrouted to
-    another account is a conflict and never a second charge; the others are unique in their account.
+    The keys of DEBIT_ONCE, GRANT_ONCE and REFUND_CHARGE are unique in the namespace, so that a
+    retry misrouted to another account is a conflict and never a second charge; the others are
+    unique in their account.
     """
 
     DEBIT_ONCE = "DEBIT_ONCE"
@@ -64,9 +69,12 @@ class ClaimKind(StrEnum):
     DEBIT = "DEBIT"
     CAPTURE = "CAPTURE"
     EXTEND = "EXTEND"
+    REFUND_CHARGE = "REFUND_CHARGE"
 
 
-NAMESPACE_CLAIM_KINDS: Final = frozenset({ClaimKind.DEBIT_ONCE, ClaimKind.GRANT_ONCE})
+NAMESPACE_CLAIM_KINDS: Final = frozenset(
+    {ClaimKind.DEBIT_ONCE, ClaimKind.GRANT_ONCE, ClaimKind.REFUND_CHARGE}
+)
 
 
 class AccountKey(NamedTuple):
@@ -229,6 +237,16 @@ class Entry(NamedTuple):
     reason: str
 
 
+@dataclass(slots=True)
+class ChargeRefund:
+    """How much of one charge has been given back, by all its refunds together."""
+
+    account_id: str
+    charge_seq: int
+    refunded_micros: int = 0
+    stored: bool = field(default=False, compare=False)
+
+
 class ClaimKey(NamedTuple):
     """An idempotency key in its scope: the namespace, or the account_id, by the kind."""
 
@@ -253,7 +271,8 @@ class Account:
     """An account with those of its lots and reservations that a batch may touch.
 
     `lots` has at least the lots with something left, in spend order; `reservations` at least those
-    that the operations name and, when the account is due, all due ones and the next after them.
+    that the operations name and, when the account is due, all due ones and the next after them;
+    `charges` and `charge_refunds` at least what refunds name.
     `next_expire_time` is never later than the first expiry of an active hold or an available lot.
     """
 
@@ -273,8 +292,11 @@ class Account:
     holds_use_credit: bool = False
     next_expire_time: datetime | None = None
     create_time: datetime | None = None
+    frozen: bool = False
     lots: list[Lot] = field(default_factory=list)
     reservations: dict[str, Reservation] = field(default_factory=dict)
+    charges: dict[int, Entry] = field(default_factory=dict)
+    charge_refunds: dict[int, ChargeRefund] = field(default_factory=dict)
     stored: bool = field(default=False, compare=False)
 
     @property

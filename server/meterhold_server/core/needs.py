@@ -14,6 +14,7 @@ from meterhold_server.core.operations import (
     Extend,
     GrantOnce,
     Operation,
+    RefundCharge,
     Release,
     Reserve,
     Settle,
@@ -23,10 +24,14 @@ from meterhold_server.core.posting import claim_key
 
 @dataclass(slots=True)
 class Needs:
-    """Rows by key. With an account come those of its lots that have something left."""
+    """Rows by key. With an account come those of its lots that have something left.
+
+    `charges`: these entries, by account and seq, and what has been refunded of them.
+    """
 
     account_ids: set[str] = field(default_factory=set)
     reservations: set[tuple[str, str]] = field(default_factory=set)
+    charges: set[tuple[str, int]] = field(default_factory=set)
     claims: set[ClaimKey] = field(default_factory=set)
 
 
@@ -52,6 +57,8 @@ def needs(operations: Sequence[Operation]) -> Needs:
         wanted.account_ids.add(operation.account_id)
         if isinstance(operation, Reserve | Settle | Release | Extend):
             wanted.reservations.add((operation.account_id, operation.reservation_id))
+        if isinstance(operation, RefundCharge):
+            wanted.charges.add((operation.account_id, operation.charge_seq))
         wanted.claims.update(_claim_keys(operation))
     return wanted
 
@@ -60,6 +67,11 @@ def still_needs(state: State, now: datetime) -> StillNeeds:
     """What the loaded rows show to be needed as well: due accounts, and lots to give back to."""
     wanted = StillNeeds()
     for account in state.accounts.values():
+        if account.charges:
+            known = {lot.seq for lot in account.lots}
+            for charge in account.charges.values():
+                spent = {part.lot_seq for part in charge.parts} - known
+                wanted.lots.update((account.account_id, lot_seq) for lot_seq in spent)
         if is_due(account, now):
             wanted.due_account_ids.add(account.account_id)
         for reservation in account.reservations.values():
@@ -77,6 +89,8 @@ def _claim_keys(operation: Operation) -> Iterable[ClaimKey]:
         case GrantOnce():
             for key in (operation.idempotency_key, *operation.legacy_keys):
                 yield claim_key(ClaimKind.GRANT_ONCE, operation, key)
+        case RefundCharge():
+            yield claim_key(ClaimKind.REFUND_CHARGE, operation, operation.idempotency_key)
         case Debit() if operation.request_id:
             yield claim_key(ClaimKind.DEBIT, operation, operation.request_id)
         case Settle() if operation.keep_open:

@@ -14,6 +14,11 @@ from typing import Any
 from meterhold_server.core.model import AccountKey, LotCategory, OnExpiry, Overage, account_id_of
 
 
+def capture_key(reservation_id: str, capture_id: str) -> str:
+    """The key of a capture in its account: neither id contains a line feed."""
+    return f"{reservation_id}\n{capture_id}"
+
+
 @dataclass(slots=True)
 class AccountOperation:
     """Something asked of one account."""
@@ -57,8 +62,8 @@ class Settle(AccountOperation):
 
     @property
     def step_key(self) -> str:
-        """The capture's key, unique in the account: neither id contains a line feed."""
-        return f"{self.reservation_id}\n{self.capture_id}"
+        """The capture's key, unique in the account."""
+        return capture_key(self.reservation_id, self.capture_id)
 
 
 @dataclass(slots=True)
@@ -126,8 +131,45 @@ class GrantOnce(AccountOperation):
 
 
 @dataclass(slots=True)
+class RefundCharge(AccountOperation):
+    """Give part or all of a charge back, exactly once for a key of the namespace.
+
+    `amount_micros` 0 = all that is left of it. What came from a lot that has expired since expires
+    at once, or lives for `expired_lot_grace`.
+    """
+
+    idempotency_key: str
+    charge_seq: int
+    amount_micros: int = 0
+    expired_lot_grace: timedelta | None = None
+    reason: str = ""
+    labels: dict[str, str] | None = None
+    metadata: str | None = None
+
+
+@dataclass(slots=True)
+class Configure(AccountOperation):
+    """Set what an account may do; None leaves a thing as it is. Creates the account."""
+
+    credit_limit_micros: int | None = None
+    holds_use_credit: bool | None = None
+    frozen: bool | None = None
+
+
+@dataclass(slots=True)
 class Expire(AccountOperation):
     """Let what is due expire, and nothing else. Every other operation does this first as well."""
 
 
-Operation = Reserve | Settle | Release | Extend | Debit | DebitOnce | GrantOnce | Expire
+Operation = (
+    Reserve
+    | Settle
+    | Release
+    | Extend
+    | Debit
+    | DebitOnce
+    | GrantOnce
+    | RefundCharge
+    | Configure
+    | Expire
+)

@@ -10,7 +10,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from meterhold_server.core.model import Balance, Claim, Entry, OnExpiry, Receipt, Reservation
+from meterhold_server.core.model import (
+    Account,
+    Balance,
+    Claim,
+    Entry,
+    OnExpiry,
+    Receipt,
+    Reservation,
+)
 
 
 class Reason(StrEnum):
@@ -21,7 +29,10 @@ class Reason(StrEnum):
     RESERVATION_SETTLED = "RESERVATION_SETTLED"
     RESERVATION_RELEASED = "RESERVATION_RELEASED"
     RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
+    ENTRY_NOT_FOUND = "ENTRY_NOT_FOUND"
     INVALID_FIELD = "INVALID_FIELD"
+    REFUND_EXCEEDS_CHARGE = "REFUND_EXCEEDS_CHARGE"
+    ACCOUNT_FROZEN = "ACCOUNT_FROZEN"
     INSUFFICIENT_CREDITS = "INSUFFICIENT_CREDITS"
     BALANCE_OUT_OF_RANGE = "BALANCE_OUT_OF_RANGE"
 
@@ -183,4 +194,63 @@ class Expired:
     lots_expired: int = 0
 
 
-Outcome = Reserved | Settled | Released | Extended | Debited | Granted | Expired | Rejected
+@dataclass(slots=True)
+class Refunded:
+    """`charge_refunded_micros` is what all refunds of the charge together have given back.
+
+    `entry` is the first of two, if part of it went to lots and part got a grace time.
+    """
+
+    balance: Balance
+    entry: Entry
+    refunded_micros: int
+    charge_refunded_micros: int
+    replayed: bool = False
+
+    def answer(self) -> dict[str, Any]:
+        return {
+            "balance": list(self.balance),
+            "refunded_micros": self.refunded_micros,
+            "charge_refunded_micros": self.charge_refunded_micros,
+        }
+
+    @classmethod
+    def again(cls, claim: Claim) -> Refunded:
+        assert claim.entry is not None, "a refund always writes an entry"
+        answer = claim.receipt.answer
+        return cls(
+            Balance(*answer["balance"]),
+            claim.entry,
+            answer["refunded_micros"],
+            answer["charge_refunded_micros"],
+            replayed=True,
+        )
+
+
+@dataclass(slots=True)
+class Configured:
+    """What an account may do from now on."""
+
+    balance: Balance
+    holds_use_credit: bool
+    frozen: bool
+    create_time: datetime
+
+    @classmethod
+    def of(cls, account: Account) -> Configured:
+        assert account.create_time is not None, "it exists"
+        return cls(account.balance(), account.holds_use_credit, account.frozen, account.create_time)
+
+
+Outcome = (
+    Reserved
+    | Settled
+    | Released
+    | Extended
+    | Debited
+    | Granted
+    | Refunded
+    | Configured
+    | Expired
+    | Rejected
+)

@@ -14,6 +14,7 @@ from typing import Any
 from meterhold_server.core.model import (
     NAMESPACE_CLAIM_KINDS,
     Account,
+    ChargeRefund,
     Claim,
     ClaimKey,
     ClaimKind,
@@ -36,6 +37,7 @@ class Writes:
     accounts: dict[str, Account] = field(default_factory=dict)
     lots: dict[tuple[str, int], Lot] = field(default_factory=dict)
     reservations: dict[tuple[str, str], Reservation] = field(default_factory=dict)
+    charge_refunds: dict[tuple[str, int], ChargeRefund] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
 
@@ -59,6 +61,12 @@ class Posting:
     rules: Rules
     writes: Writes = field(default_factory=Writes)
 
+    def new_account(self, operation: AccountOperation) -> Account:
+        """Create the account of an operation. The caller has checked that it does not exist."""
+        account = Account(operation.account, operation.account_id, create_time=self.now)
+        self.state.accounts[account.account_id] = account
+        return account
+
     def touch(self, account: Account) -> None:
         self.writes.accounts[account.account_id] = account
 
@@ -67,6 +75,9 @@ class Posting:
 
     def touch_reservation(self, reservation: Reservation) -> None:
         self.writes.reservations[reservation.account_id, reservation.reservation_id] = reservation
+
+    def touch_charge_refund(self, refund: ChargeRefund) -> None:
+        self.writes.charge_refunds[refund.account_id, refund.charge_seq] = refund
 
     def entry(
         self,
@@ -103,6 +114,7 @@ class Posting:
             reason,
         )
         self.writes.entries.append(entry)
+        account.charges[entry.seq] = entry
         self.touch(account)
         return entry
 

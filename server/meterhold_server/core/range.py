@@ -7,16 +7,19 @@ from meterhold_server.core.outcomes import Reason, Rejected
 
 
 def refuse_range(
-    account: Account, *, charged_micros: int = 0, returned_micros: int = 0
+    account: Account | None, *, charged_micros: int = 0, returned_micros: int = 0
 ) -> Rejected | None:
     """Refuse what would move a total past `BALANCE_MICROS_MAX`.
 
     Holds count as charged, since an expiry may charge them and cannot be refused. What was put in,
-    granted or returned, bounds what can be revoked or expire; what was spent bounds the debt.
+    granted or returned, bounds what can be revoked or expire; what was spent bounds the debt. None
+    is an account that is to be created.
     """
-    if account.spent_micros + account.held_micros + charged_micros > BALANCE_MICROS_MAX:
+    taken = account.spent_micros + account.held_micros if account else 0
+    if taken + charged_micros > BALANCE_MICROS_MAX:
         return _refusal("spent_micros")
-    if account.granted_micros + account.refunded_micros + returned_micros > BALANCE_MICROS_MAX:
+    given = account.granted_micros + account.refunded_micros if account else 0
+    if given + returned_micros > BALANCE_MICROS_MAX:
         return _refusal("granted_micros")
     return None
 

@@ -17,6 +17,7 @@ from meterhold_server.core.operations import (
     DebitOnce,
     Extend,
     GrantOnce,
+    RefundCharge,
     Reserve,
     Settle,
 )
@@ -39,6 +40,8 @@ _FIELDS: Final = (
     "cash",
     "source",
     "usage",
+    "charge_seq",
+    "expired_lot_grace",
 )
 """Every field that is compared, in the order in which a difference is told."""
 
@@ -101,6 +104,17 @@ def grant_request(operation: GrantOnce) -> Request:
         expire_time=expire_time and expire_time.isoformat(),
         cash=operation.cash,
         source=operation.source,
+    )
+
+
+def refund_request(operation: RefundCharge) -> Request:
+    return _present(
+        account=operation.account.account,
+        unit=operation.account.unit,
+        amount_micros=operation.amount_micros,
+        reason=operation.reason,
+        charge_seq=operation.charge_seq,
+        expired_lot_grace=_seconds(operation.expired_lot_grace),
     )
 
 

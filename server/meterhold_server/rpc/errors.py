@@ -28,6 +28,8 @@ CODES: Final = {
     "AMOUNT_OUT_OF_RANGE": grpc.StatusCode.OUT_OF_RANGE,
     "BALANCE_OUT_OF_RANGE": grpc.StatusCode.OUT_OF_RANGE,
     "INSUFFICIENT_CREDITS": grpc.StatusCode.FAILED_PRECONDITION,
+    "ACCOUNT_FROZEN": grpc.StatusCode.FAILED_PRECONDITION,
+    "REFUND_EXCEEDS_CHARGE": grpc.StatusCode.FAILED_PRECONDITION,
     "RESERVATION_SETTLED": grpc.StatusCode.FAILED_PRECONDITION,
     "RESERVATION_RELEASED": grpc.StatusCode.FAILED_PRECONDITION,
     "RESERVATION_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
@@ -46,6 +48,8 @@ CODES: Final = {
 _MESSAGES: Final = {
     "INSUFFICIENT_CREDITS": "{available_micros} micros are available and {required_micros} are "
     "required; top up, or ask for at most {reservable_micros}",
+    "ACCOUNT_FROZEN": "the account is frozen: it takes no new work and no credits",
+    "REFUND_EXCEEDS_CHARGE": "{refundable_micros} micros are left of the charge to refund",
     "BALANCE_OUT_OF_RANGE": "{field} would pass {limit_micros} micros",
     "RESERVATION_NOT_FOUND": "the account has no reservation {reservation_id!r}",
     "RESERVATION_SETTLED": "reservation {reservation_id!r} was settled at {end_time}",
@@ -60,7 +64,13 @@ _MESSAGES: Final = {
 
 
 _PASSING: Final = frozenset(
-    {"INSUFFICIENT_CREDITS", "BALANCE_OUT_OF_RANGE", "RESERVATION_NOT_FOUND"}
+    {
+        "ACCOUNT_FROZEN",
+        "REFUND_EXCEEDS_CHARGE",
+        "INSUFFICIENT_CREDITS",
+        "BALANCE_OUT_OF_RANGE",
+        "RESERVATION_NOT_FOUND",
+    }
 )
 """Refusals for what may change: another attempt of the same request might not meet them."""
 

@@ -52,6 +52,17 @@ def decode_time_and_id(
     return None
 
 
+def decode_account_and_unit(
+    fields: Fields, token: str, filters: tuple[Any, ...]
+) -> tuple[str, str] | None:
+    """The account and unit that a token carries; None for the first page, or if it is wrong."""
+    match _decode(token, filters):
+        case [str(account), str(unit)] if "\0" not in account + unit:
+            return account, unit
+    _refuse(fields, token)
+    return None
+
+
 def _decode(token: str, filters: tuple[Any, ...]) -> list[Any] | None:
     try:
         match orjson.loads(urlsafe_b64decode(token.encode())):

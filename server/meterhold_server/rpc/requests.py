@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
+from meterhold.v1 import admin_service_pb2 as admin_pb
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1 import types_pb2
 from meterhold_server.core.model import (
@@ -15,10 +17,12 @@ from meterhold_server.core.model import (
     Rules,
 )
 from meterhold_server.core.operations import (
+    Configure,
     Debit,
     DebitOnce,
     Extend,
     GrantOnce,
+    RefundCharge,
     Release,
     Reserve,
     Settle,
@@ -35,6 +39,7 @@ from meterhold_server.rpc.validation import (
 
 UNIT_DEFAULT: Final = "credits"
 PRIORITY_DEFAULT: Final = 50
+REFUND_GRACE_MAX: Final = timedelta(days=366)
 
 _ON_EXPIRY: Final[dict[int, OnExpiry | None]] = {
     types_pb2.ON_EXPIRY_UNSPECIFIED: None,
@@ -199,6 +204,47 @@ def grant_once(request: pb.GrantOnceRequest, caller: Caller) -> GrantOnce:
         fields.labels("labels", request.labels),
         fields.metadata("metadata", request.metadata),
     )
+    fields.done()
+    return operation
+
+
+def refund_charge(request: pb.RefundChargeRequest, caller: Caller) -> RefundCharge:
+    """The operation; its `charge_seq` is 0 if the request names the charge by its capture."""
+    fields = Fields()
+    selector = request.WhichOneof("charge")
+    if selector is None:
+        fields.wrong("charge", "one of entry_seq and capture is required")
+    elif selector == "entry_seq" and fields.count("entry_seq", request.entry_seq) == 0:
+        fields.wrong("entry_seq", "is 0, at least 1 is required")
+    elif selector == "capture":
+        capture = request.capture
+        fields.text("capture.reservation_id", capture.reservation_id, ID_CHARACTERS_MAX)
+        fields.text("capture.capture_id", capture.capture_id, ID_CHARACTERS_MAX, required=False)
+    operation = RefundCharge(
+        account_key(fields, request, caller),
+        fields.text("idempotency_key", request.idempotency_key, KEY_CHARACTERS_MAX),
+        request.entry_seq,
+        fields.amount("amount_micros", request.amount_micros),
+        fields.duration("expired_lot_grace", request.expired_lot_grace, REFUND_GRACE_MAX),
+        fields.note("reason", request.reason, 256),
+        fields.labels("labels", request.labels),
+        fields.metadata("metadata", request.metadata),
+    )
+    fields.done()
+    return operation
+
+
+def configure(request: admin_pb.ConfigureAccountRequest, caller: Caller) -> Configure:
+    fields = Fields()
+    operation = Configure(account_key(fields, request, caller))
+    if request.HasField("credit_limit_micros"):
+        operation.credit_limit_micros = fields.amount(
+            "credit_limit_micros", request.credit_limit_micros
+        )
+    if request.HasField("holds_use_credit"):
+        operation.holds_use_credit = request.holds_use_credit
+    if request.HasField("frozen"):
+        operation.frozen = request.frozen
     fields.done()
     return operation
 

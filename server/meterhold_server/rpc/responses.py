@@ -10,13 +10,25 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from meterhold.v1 import admin_service_pb2 as admin_pb
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1 import types_pb2
-from meterhold_server.core.model import Balance, Entry, EntryKind, Lot, Reservation
+from meterhold_server.core.model import (
+    EMPTY_BALANCE,
+    Account,
+    AccountKey,
+    Balance,
+    Entry,
+    EntryKind,
+    Lot,
+    Reservation,
+)
 from meterhold_server.core.outcomes import (
+    Configured,
     Debited,
     Extended,
     Granted,
+    Refunded,
     Released,
     Reserved,
     Settled,
@@ -25,6 +37,16 @@ from meterhold_server.core.outcomes import (
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _KIND: Final = {kind: types_pb2.EntryKind.Value(f"ENTRY_KIND_{kind}") for kind in EntryKind}
+
+
+def refund_charge(outcome: Refunded) -> pb.RefundChargeResponse:
+    return pb.RefundChargeResponse(
+        balance=balance(outcome.balance),
+        entry=entry(outcome.entry),
+        refunded_micros=outcome.refunded_micros,
+        charge_refunded_micros=outcome.charge_refunded_micros,
+        replayed=outcome.replayed,
+    )
 
 
 def timestamp(time: datetime) -> Timestamp:
@@ -47,6 +69,35 @@ def balance(of: Balance) -> types_pb2.Balance:
         debt_micros=of.debt_micros,
         credit_limit_micros=of.credit_limit_micros,
     )
+
+
+def account(of: Account) -> admin_pb.Account:
+    message = admin_pb.Account(
+        account=of.key.account,
+        unit=of.key.unit,
+        balance=balance(of.balance()),
+        holds_use_credit=of.holds_use_credit,
+        frozen=of.frozen,
+    )
+    if of.create_time is not None:
+        message.create_time.CopyFrom(timestamp(of.create_time))
+    return message
+
+
+def configured(key: AccountKey, outcome: Configured) -> admin_pb.Account:
+    return admin_pb.Account(
+        account=key.account,
+        unit=key.unit,
+        balance=balance(outcome.balance),
+        holds_use_credit=outcome.holds_use_credit,
+        frozen=outcome.frozen,
+        create_time=timestamp(outcome.create_time),
+    )
+
+
+def no_account(key: AccountKey) -> admin_pb.Account:
+    """An account that does not exist: all zeros, and no time of creation."""
+    return admin_pb.Account(account=key.account, unit=key.unit, balance=balance(EMPTY_BALANCE))
 
 
 def entry(of: Entry) -> types_pb2.Entry:

@@ -10,7 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from meterhold.v1 import ledger_service_pb2, metering_service_pb2
+from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2
+from meterhold_server.rpc.admin import AdminServicer
 from meterhold_server.rpc.handlers import LogCalls, generic_handler
 from meterhold_server.rpc.ledger import LedgerServicer
 from meterhold_server.rpc.metering import MeteringServicer
@@ -18,8 +19,9 @@ from meterhold_server.rpc.service import Service
 
 _METERING: Final = metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"]
 _LEDGER: Final = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
+_ADMIN: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
-_NAMES: Final = (_METERING.full_name, _LEDGER.full_name)
+_NAMES: Final = (_METERING.full_name, _LEDGER.full_name, _ADMIN.full_name)
 
 _OPTIONS: Final = (
     # Above what a request may have, so that a message that is too large is told so in our words.
@@ -60,6 +62,7 @@ class RpcServer:
             (
                 generic_handler(_METERING, MeteringServicer(service), log_calls),
                 generic_handler(_LEDGER, LedgerServicer(service), log_calls),
+                generic_handler(_ADMIN, AdminServicer(service), log_calls),
             )
         )
         if reflect:

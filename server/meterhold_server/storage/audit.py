@@ -13,9 +13,23 @@ from meterhold_server.core.funds import spend_key
 from meterhold_server.core.invariants import violations
 from meterhold_server.core.model import Account
 from meterhold_server.storage.connection import connect_reader
-from meterhold_server.storage.rows import account_from, entry_from, lot_from, reservation_from
+from meterhold_server.storage.rows import (
+    account_from,
+    charge_refund_from,
+    entry_from,
+    lot_from,
+    reservation_from,
+)
 from meterhold_server.storage.statements import compiled
-from meterhold_server.storage.tables import account, account_claim, claim, entry, lot, reservation
+from meterhold_server.storage.tables import (
+    account,
+    account_claim,
+    charge_refund,
+    claim,
+    entry,
+    lot,
+    reservation,
+)
 
 _T = TypeVar("_T")
 _ROWS_FETCHED = 2000
@@ -69,14 +83,17 @@ def audit(database_url: str) -> Audit:
         lots = _Groups(connection, lot, "seq", lot_from)
         reservations = _Groups(connection, reservation, "reservation_id", reservation_from)
         entries = _Groups(connection, entry, "seq", entry_from)
+        refunds = _Groups(connection, charge_refund, "charge_seq", charge_refund_from)
         for row in _stream(connection, "account", select(account).order_by(account.c.account_id)):
             found = account_from(row)
             found.lots = sorted(lots.of(found.account_id), key=spend_key)
             held = reservations.of(found.account_id)
             found.reservations = {item.reservation_id: item for item in held}
+            given_back = refunds.of(found.account_id)
+            found.charge_refunds = {item.charge_seq: item for item in given_back}
             ledger = entries.of(found.account_id)
             result = result.plus(found, len(ledger), violations(found, ledger))
-        strays = [*lots.strays(), *reservations.strays(), *entries.strays()]
+        strays = [*lots.strays(), *reservations.strays(), *entries.strays(), *refunds.strays()]
         strays += _claim_violations(connection)
         connection.execute("COMMIT")
     return result._replace(violations=(*result.violations, *strays))

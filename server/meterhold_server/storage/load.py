@@ -20,8 +20,10 @@ from meterhold_server.storage.exchange import Command, Connection, Statement, ex
 from meterhold_server.storage.rows import (
     Row,
     account_from,
+    charge_refund_from,
     claim_from,
     claim_key_row,
+    entry_from,
     json_rows,
     lot_from,
     reservation_from,
@@ -51,6 +53,9 @@ def load(connection: Connection, needs: Needs) -> Loaded:
     if needs.reservations:
         rows = [{"account_id": a, "reservation_id": r} for a, r in needs.reservations]
         commands.append((statements.RESERVATIONS, rows_parameter(rows)))
+    if needs.charges:
+        seqs = rows_parameter([{"account_id": a, "seq": seq} for a, seq in needs.charges])
+        commands += [(statements.CHARGES, seqs), (statements.CHARGE_REFUNDS, seqs)]
     for statement, keys in _by_scope(needs.claims):
         commands.append((statement, rows_parameter(keys)))
     _, accounts, clock, lots, *named = exchange(connection, commands)
@@ -58,6 +63,8 @@ def load(connection: Connection, needs: Needs) -> Loaded:
     _add_lots(state, lots)
     if needs.reservations:
         _add_reservations(state, named.pop(0))
+    if needs.charges:
+        _add_charges(state, named.pop(0), named.pop(0))
     for row in chain.from_iterable(named):
         claim = claim_from(row)
         state.claims[claim.claim_key] = claim
@@ -112,6 +119,13 @@ def _add_lots(state: State, rows: Iterable[Row]) -> None:
             grown.add(lot.account_id)
     for account_id in grown:
         state.accounts[account_id].lots.sort(key=spend_key)
+
+
+def _add_charges(state: State, charges: Iterable[Row], refunds: Iterable[Row]) -> None:
+    for charge in map(entry_from, charges):
+        state.accounts[charge.account_id].charges[charge.seq] = charge
+    for refund in map(charge_refund_from, refunds):
+        state.accounts[refund.account_id].charge_refunds[refund.charge_seq] = refund
 
 
 def _add_reservations(state: State, rows: Iterable[Row]) -> None:

@@ -25,12 +25,14 @@ from meterhold_server.core.model import (
     Reservation,
     ReservationState,
 )
+from meterhold_server.core.operations import capture_key
 from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.rows import account_from, entry_from, lot_from, reservation_from
 from meterhold_server.storage.statements import compiled
 from meterhold_server.storage.tables import (
     PAGED_RESERVATIONS,
     account,
+    account_claim,
     claim,
     entry,
     lot,
@@ -38,6 +40,10 @@ from meterhold_server.storage.tables import (
 )
 
 LOTS_WITH_BALANCE_MAX: Final = 1000
+
+
+_AFTER_ALL: Final = "\U0010ffff"
+"""Sorts after every character that a name may have."""
 
 
 class AccountRead(NamedTuple):
@@ -74,6 +80,33 @@ _ENTRY_BY_KEY: Final = compiled(
 )
 
 
+_CAPTURE_SEQ: Final = compiled(
+    select(account_claim.c.entry_seq).where(
+        _of(account_claim),
+        account_claim.c.kind == bindparam("kind", type_=SqlText),
+        account_claim.c.key == bindparam("key", type_=SqlText),
+    )
+)
+
+
+def _accounts(*, after: bool) -> str:
+    """The SQL of a page of accounts, in the order of bytes: there a prefix is a range."""
+    by_name = (account.c.account.collate("C"), account.c.unit.collate("C"))
+    query = select(func.clock_timestamp(), account).where(
+        account.c.namespace == bindparam("namespace", type_=SqlText),
+        by_name[0] >= bindparam("account_prefix", type_=SqlText),
+        by_name[0] < bindparam("account_prefix_end", type_=SqlText),
+    )
+    if after:
+        start = tuple_(bindparam("account", type_=SqlText), bindparam("unit", type_=SqlText))
+        query = query.where(tuple_(*by_name) > start)
+    return compiled(query.order_by(*by_name).limit(bindparam("limit")))
+
+
+_ACCOUNTS: Final = _accounts(after=False)
+_ACCOUNTS_AFTER: Final = _accounts(after=True)
+
+
 def read_account(connection: Connection, account_id: str) -> AccountRead | None:
     """One row by primary key, whatever the length of the ledger. None if there is no account."""
     row = connection.execute(_ACCOUNT, {"account_id": account_id}, prepare=True).fetchone()
@@ -107,6 +140,23 @@ def read_entry_by_key(
     wanted = {"namespace": namespace, "kind": kind.value, "key": key, "account_id": account_id}
     row = connection.execute(_ENTRY_BY_KEY, wanted, prepare=True).fetchone()
     return entry_from(row) if row else None
+
+
+def read_capture_seq(
+    connection: Connection, account_id: str, reservation_id: str, capture_id: str
+) -> int | None:
+    """The entry of a capture, or of the final settle if the id is empty; None if there is none."""
+    if not capture_id:
+        found = read_reservation(connection, account_id, reservation_id)
+        closing = found.closing if found else None
+        return (closing.answer["entry_seq"] or None) if closing else None
+    wanted = {
+        "account_id": account_id,
+        "kind": ClaimKind.CAPTURE.value,
+        "key": capture_key(reservation_id, capture_id),
+    }
+    row = connection.execute(_CAPTURE_SEQ, wanted, prepare=True).fetchone()
+    return row[0] if row else None
 
 
 def page_of_entries(
@@ -149,6 +199,29 @@ def page_of_reservations(
         "limit": limit,
     }
     return [reservation_from(row) for row in connection.execute(query, wanted).fetchall()]
+
+
+def page_of_accounts(
+    connection: Connection,
+    namespace: str,
+    *,
+    account_prefix: str,
+    after: tuple[str, str] | None,
+    limit: int,
+) -> list[AccountRead]:
+    """Up to `limit` accounts of a namespace, by account and unit, from the one after `after` on."""
+    query = _ACCOUNTS if after is None else _ACCOUNTS_AFTER
+    account_name, unit = after or (None, None)
+    wanted = {
+        "namespace": namespace,
+        "account_prefix": account_prefix,
+        "account_prefix_end": account_prefix + _AFTER_ALL,
+        "account": account_name,
+        "unit": unit,
+        "limit": limit,
+    }
+    rows = connection.execute(query, wanted).fetchall()
+    return [AccountRead(account_from(row[1:]), row[0]) for row in rows]
 
 
 def page_of_lots(

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from meterhold_server.core.model import NAMESPACE_CLAIM_KINDS, Account, Lot, Reservation
+from meterhold_server.core.model import (
+    NAMESPACE_CLAIM_KINDS,
+    Account,
+    ChargeRefund,
+    Lot,
+    Reservation,
+)
 from meterhold_server.core.posting import Writes
 from meterhold_server.storage import rows, statements
 from meterhold_server.storage.exchange import Command, Connection, Statement, exchange
 from meterhold_server.storage.load import rows_parameter
 
-_T = TypeVar("_T", Account, Lot, Reservation)
+_T = TypeVar("_T", Account, Lot, Reservation, ChargeRefund)
 
 
 def persist(connection: Connection, writes: Writes) -> None:
@@ -38,6 +44,9 @@ def _changes(writes: Writes) -> Iterable[tuple[Statement, list[dict[str, Any]]]]
     reservations = writes.reservations.values()
     yield statements.INSERT_RESERVATIONS, _new(reservations, rows.reservation_row)
     yield statements.UPDATE_RESERVATIONS, _changed(reservations, rows.reservation_changes)
+    refunds = writes.charge_refunds.values()
+    yield statements.INSERT_CHARGE_REFUNDS, _new(refunds, rows.charge_refund_row)
+    yield statements.UPDATE_CHARGE_REFUNDS, _changed(refunds, rows.charge_refund_row)
     yield statements.INSERT_ENTRIES, [rows.entry_row(entry) for entry in writes.entries]
     claims = sorted(writes.claims, key=lambda claim: claim.claim_key)
     in_namespace = [c for c in claims if c.claim_key.kind in NAMESPACE_CLAIM_KINDS]

@@ -12,6 +12,7 @@ from meterhold_server.core.model import (
     NAMESPACE_CLAIM_KINDS,
     Account,
     AccountKey,
+    ChargeRefund,
     Claim,
     ClaimKey,
     ClaimKind,
@@ -137,6 +138,11 @@ def entry_from(row: Row) -> Entry:
     )
 
 
+def charge_refund_from(row: Row) -> ChargeRefund:
+    account_id, charge_seq, refunded_micros = row
+    return ChargeRefund(account_id, charge_seq, refunded_micros, stored=True)
+
+
 def claim_from(row: Row) -> Claim:
     """From a row of `statements.CLAIMS`: the claim's columns, then its entry's or NULLs."""
     kind, scope, key, account_id, request, answer, create_time, *entry = row
@@ -185,6 +191,14 @@ def lot_changes(lot: Lot) -> dict[str, Any]:
     row["account_id"] = lot.account_id
     row["seq"] = lot.seq
     return row
+
+
+def charge_refund_row(refund: ChargeRefund) -> dict[str, Any]:
+    return {
+        "account_id": refund.account_id,
+        "charge_seq": refund.charge_seq,
+        "refunded_micros": refund.refunded_micros,
+    }
 
 
 def reservation_row(reservation: Reservation) -> dict[str, Any]:

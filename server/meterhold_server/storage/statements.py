@@ -31,7 +31,15 @@ from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from meterhold_server.storage.exchange import Statement
-from meterhold_server.storage.tables import account, account_claim, claim, entry, lot, reservation
+from meterhold_server.storage.tables import (
+    account,
+    account_claim,
+    charge_refund,
+    claim,
+    entry,
+    lot,
+    reservation,
+)
 
 _CURSORS = psycopg_dialect()  # type: ignore[no-untyped-call]
 _EXCHANGES = psycopg_dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
@@ -90,6 +98,7 @@ ACCOUNT_CHANGING: Final = (
     "credit_limit_micros",
     "holds_use_credit",
     "next_expire_time",
+    "frozen",
 )
 LOT_CHANGING: Final = ("available_micros", "held_micros", "live")
 RESERVATION_CHANGING: Final = (
@@ -202,12 +211,37 @@ LOTS: Final = _for_exchange(
     ),
 )
 
+_wanted_charges = _rows(entry, ["account_id", "seq"])
+CHARGES: Final = _for_exchange(
+    "charges",
+    select(entry).join(
+        _wanted_charges,
+        and_(
+            entry.c.account_id == _wanted_charges.c.account_id,
+            entry.c.seq == _wanted_charges.c.seq,
+        ),
+    ),
+)
+_wanted_refunds = _rows(entry, ["account_id", "seq"])
+CHARGE_REFUNDS: Final = _for_exchange(
+    "charge refunds",
+    select(charge_refund).join(
+        _wanted_refunds,
+        and_(
+            charge_refund.c.account_id == _wanted_refunds.c.account_id,
+            charge_refund.c.charge_seq == _wanted_refunds.c.seq,
+        ),
+    ),
+)
+
 INSERT_ACCOUNTS: Final = _insert(account)
 UPDATE_ACCOUNTS: Final = _update(account, ACCOUNT_CHANGING)
 INSERT_LOTS: Final = _insert(lot)
 UPDATE_LOTS: Final = _update(lot, LOT_CHANGING)
 INSERT_RESERVATIONS: Final = _insert(reservation)
 UPDATE_RESERVATIONS: Final = _update(reservation, RESERVATION_CHANGING)
+INSERT_CHARGE_REFUNDS: Final = _insert(charge_refund)
+UPDATE_CHARGE_REFUNDS: Final = _update(charge_refund, ["refunded_micros"])
 INSERT_ENTRIES: Final = _insert(entry)
 INSERT_CLAIMS: Final = _insert(claim)
 INSERT_ACCOUNT_CLAIMS: Final = _insert(account_claim)

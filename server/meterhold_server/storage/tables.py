@@ -34,7 +34,7 @@ from meterhold_server.core.model import (
     ReservationState,
 )
 
-REVISION = "0007"
+REVISION = "0012"
 """The migration that the code needs; a server refuses a database at any other."""
 
 APPLICATION_ROLE = "meterhold_app"
@@ -94,6 +94,7 @@ account = Table(
     Column("holds_use_credit", Boolean, nullable=False),
     _time("next_expire_time", nullable=True),
     _time("create_time"),
+    Column("frozen", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("account_id"),
     CheckConstraint(
         "granted_micros + refunded_micros - spent_micros - expired_micros - revoked_micros"
@@ -111,6 +112,7 @@ account = Table(
     ),
     CheckConstraint("debt_micros = 0 OR lots_available_micros = 0", name="debt_is_repaid_first"),
     Index(None, "next_expire_time", postgresql_where=text("next_expire_time IS NOT NULL")),
+    Index("ix_account_by_name", "namespace", text('account COLLATE "C"'), text('unit COLLATE "C"')),
     postgresql_with={"fillfactor": 70},
 )
 
@@ -201,6 +203,17 @@ reservation = Table(
         postgresql_where=text(PAGED_RESERVATIONS),
     ),
     postgresql_with={"fillfactor": 85},
+)
+
+charge_refund = Table(
+    "charge_refund",
+    metadata,
+    _account_id(),
+    Column("charge_seq", BigInteger, nullable=False),
+    _micros("refunded_micros"),
+    PrimaryKeyConstraint("account_id", "charge_seq"),
+    CheckConstraint("refunded_micros > 0", name="something"),
+    comment="How much of a charge has been given back by RefundCharge",
 )
 
 entry = Table(

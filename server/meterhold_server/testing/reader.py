@@ -15,6 +15,7 @@ from meterhold_server.core.model import (
     Reservation,
     ReservationState,
 )
+from meterhold_server.core.operations import capture_key
 from meterhold_server.storage.pages import LOTS_WITH_BALANCE_MAX, AccountRead
 from meterhold_server.testing.engine import MemoryEngine
 
@@ -52,6 +53,15 @@ class MemoryReader:
         claim = self._engine.state.claims.get(ClaimKey(kind, namespace, key))
         return claim.entry if claim and claim.account_id == account_id else None
 
+    def read_capture_seq(self, account_id: str, reservation_id: str, capture_id: str) -> int | None:
+        if not capture_id:
+            found = self.read_reservation(account_id, reservation_id)
+            closing = found.closing if found else None
+            return (closing.answer["entry_seq"] or None) if closing else None
+        key = ClaimKey(ClaimKind.CAPTURE, account_id, capture_key(reservation_id, capture_id))
+        claim = self._engine.state.claims.get(key)
+        return claim.entry.seq if claim and claim.entry else None
+
     def page_of_entries(
         self,
         account_id: str,
@@ -76,6 +86,21 @@ class MemoryReader:
         all_there_are = account.reservations.values() if account else ()
         found = [r for r in all_there_are if not states or r.state in states]
         return _page(found, lambda r: (r.create_time, r.reservation_id), after, limit)
+
+    def page_of_accounts(
+        self,
+        namespace: str,
+        *,
+        account_prefix: str,
+        after: tuple[str, str] | None,
+        limit: int,
+    ) -> list[AccountRead]:
+        found = [
+            AccountRead(account, self._engine.clock())
+            for account in self._engine.state.accounts.values()
+            if account.key.namespace == namespace and account.key.account.startswith(account_prefix)
+        ]
+        return _page(found, lambda read: read.account.key[1:], after, limit, newest_first=False)
 
     def page_of_lots(
         self, account_id: str, *, include_spent: bool, after_seq: int | None, limit: int

@@ -6,8 +6,9 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
-from meterhold.v1 import ledger_service_pb2, metering_service_pb2
+from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2
 from meterhold_server.core.model import AccountKey, Balance, Rules
+from meterhold_server.rpc.admin import AdminServicer
 from meterhold_server.rpc.errors import Refusal
 from meterhold_server.rpc.handlers import generic_handler
 from meterhold_server.rpc.ledger import LedgerServicer
@@ -20,6 +21,7 @@ from meterhold_server.testing.reader import MemoryReader
 _NAMESPACE: Final = "default"
 
 _METERING: Final = metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"]
+_ADMIN: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 _LEDGER: Final = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
 
 _T = TypeVar("_T")
@@ -38,6 +40,7 @@ class MemoryService:
         self._handlers = (
             generic_handler(_METERING, _MeteringServicer(service), "none"),
             generic_handler(_LEDGER, LedgerServicer(service), "none"),
+            generic_handler(_ADMIN, AdminServicer(service), "none"),
         )
 
     def call(self, method: str, request: bytes, context: Context) -> bytes:

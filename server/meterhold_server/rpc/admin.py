@@ -1,0 +1,75 @@
+"""AdminService: what accounts may do, and which there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meterhold.v1 import admin_service_pb2 as pb
+from meterhold.v1.admin_service_pb2_grpc import AdminServiceServicer
+from meterhold_server.core.expiry import is_due
+from meterhold_server.core.model import account_id_of
+from meterhold_server.core.operations import Expire
+from meterhold_server.core.outcomes import Configured, Expired
+from meterhold_server.rpc import page_token, requests, responses
+from meterhold_server.rpc.requests import account_key
+from meterhold_server.rpc.validation import ACCOUNT_CHARACTERS_MAX, Fields
+from meterhold_server.storage import pages
+
+if TYPE_CHECKING:
+    from meterhold_server.rpc.service import Context, Service
+    from meterhold_server.storage.pages import AccountRead
+
+
+class AdminServicer(AdminServiceServicer):
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def ConfigureAccount(
+        self, request: pb.ConfigureAccountRequest, context: Context
+    ) -> pb.ConfigureAccountResponse:
+        operation = requests.configure(request, self._service.caller)
+        outcome = await self._service.submit(operation, context)
+        assert isinstance(outcome, Configured)
+        return pb.ConfigureAccountResponse(account=responses.configured(operation.account, outcome))
+
+    async def GetAccount(
+        self, request: pb.GetAccountRequest, context: Context
+    ) -> pb.GetAccountResponse:
+        fields = Fields()
+        account = account_key(fields, request, self._service.caller)
+        fields.done()
+        await self._service.current_balance(account, context)
+        read = await self._service.reader.run(pages.read_account, account_id_of(account))
+        if read is None:
+            return pb.GetAccountResponse(account=responses.no_account(account))
+        return pb.GetAccountResponse(account=responses.account(read.account))
+
+    async def ListAccounts(
+        self, request: pb.ListAccountsRequest, context: Context
+    ) -> pb.ListAccountsResponse:
+        fields = Fields()
+        prefix = fields.text(
+            "account_prefix", request.account_prefix, ACCOUNT_CHARACTERS_MAX, required=False
+        )
+        namespace = self._service.caller.namespace
+        filters = ("accounts", namespace, prefix)
+        size = page_token.page_size(fields, request.page_size)
+        after = page_token.decode_account_and_unit(fields, request.page_token, filters)
+        fields.done()
+        found = await self._service.reader.run(
+            pages.page_of_accounts, namespace, account_prefix=prefix, after=after, limit=size + 1
+        )
+        last = found[size - 1].account.key if len(found) > size else None
+        return pb.ListAccountsResponse(
+            accounts=[await self._current(read, context) for read in found[:size]],
+            next_page_token=page_token.encode(filters, last[1:]) if last else "",
+        )
+
+    async def _current(self, read: AccountRead, context: Context) -> pb.Account:
+        """An account of a page, once what is due in it has expired: rare, as the sweeper does."""
+        message = responses.account(read.account)
+        if is_due(read.account, read.now):
+            outcome = await self._service.submit(Expire(read.account.key), context)
+            assert isinstance(outcome, Expired)
+            message.balance.CopyFrom(responses.balance(outcome.balance))
+        return message
