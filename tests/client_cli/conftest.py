@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +15,10 @@ from typer.testing import CliRunner
 
 from client.scripted_server import ScriptedServer
 from meterhold.cli.application import app
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so would the commands
+# that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Done(NamedTuple):
