@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import os
 import re
 import secrets
@@ -16,13 +15,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
+
+from meterhold.testing import embedded_service
 
 EXAMPLES = Path(__file__).parent
 SECONDS_MAX = 300
@@ -80,7 +79,7 @@ def main() -> int:
         built = [e for e, done in zip(here, pool.map(_builds, here), strict=True) if done]
     passed: list[Example] = []
     if built:
-        with nullcontext(options.address) if options.address else _fresh_server() as address:
+        with nullcontext(options.address) if options.address else embedded_service() as address:
             passed = [example for example in built if _prints_the_same(example, address)]
     return 0 if passed == here else 1
 
@@ -185,42 +184,6 @@ def _output(example: Example, *command: str, **environment: str) -> str:
         told = f"{shlex.join(command)} ended with exit code {done.returncode}"
         raise Failed(f"{told}\n{done.stdout}{done.stderr}")
     return done.stdout
-
-
-@contextmanager
-def _fresh_server() -> Iterator[str]:
-    """The address of a server on an empty database, both gone at the end."""
-    with tempfile.TemporaryDirectory(prefix="meterhold-examples-") as folder:
-        # As root, PostgreSQL runs as another user, who has to pass through.
-        Path(folder).chmod(0o711)
-        others = {k: v for k, v in os.environ.items() if not k.startswith("METERHOLD_")}
-        settings = {
-            "METERHOLD_ADDRESS": "127.0.0.1:0",
-            "METERHOLD_DATA_DIRECTORY": f"{folder}/postgres",
-            "METERHOLD_LOG_FORMAT": "json",
-        }
-        with subprocess.Popen(
-            [sys.executable, "-m", "meterhold_server", "serve"],
-            env=others | settings,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as server:
-            try:
-                yield _address(server)
-            finally:
-                server.terminate()
-                server.communicate()
-
-
-def _address(server: subprocess.Popen[str]) -> str:
-    assert server.stderr is not None
-    told = []
-    for line in server.stderr:
-        told.append(line)
-        event = json.loads(line) if line.startswith("{") else {}
-        if event.get("event") == "serving":
-            return str(event["address"])
-    raise SystemExit("The server ended before it served:\n" + "".join(told))
 
 
 if __name__ == "__main__":

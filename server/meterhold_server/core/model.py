@@ -214,6 +214,11 @@ class Reservation:
     def active(self) -> bool:
         return self.state is ReservationState.ACTIVE
 
+    @property
+    def settle_seq(self) -> int | None:
+        """The entry of the final settle; None if there was none, or it charged nothing new."""
+        return (self.closing.answer["entry_seq"] or None) if self.closing else None
+
 
 class Entry(NamedTuple):
     """One row of the append-only ledger.

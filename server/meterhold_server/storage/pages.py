@@ -148,8 +148,7 @@ def read_capture_seq(
     """The entry of a capture, or of the final settle if the id is empty; None if there is none."""
     if not capture_id:
         found = read_reservation(connection, account_id, reservation_id)
-        closing = found.closing if found else None
-        return (closing.answer["entry_seq"] or None) if closing else None
+        return found.settle_seq if found else None
     wanted = {
         "account_id": account_id,
         "kind": ClaimKind.CAPTURE.value,

@@ -56,8 +56,7 @@ class MemoryReader:
     def read_capture_seq(self, account_id: str, reservation_id: str, capture_id: str) -> int | None:
         if not capture_id:
             found = self.read_reservation(account_id, reservation_id)
-            closing = found.closing if found else None
-            return (closing.answer["entry_seq"] or None) if closing else None
+            return found.settle_seq if found else None
         key = ClaimKey(ClaimKind.CAPTURE, account_id, capture_key(reservation_id, capture_id))
         claim = self._engine.state.claims.get(key)
         return claim.entry.seq if claim and claim.entry else None
