@@ -57,6 +57,20 @@ async def test_four_attempts_at_most(client: AnyClient, server: ScriptedServer) 
     assert len(server.calls) == 4
 
 
+async def test_retries_stop_when_calls_keep_failing(
+    client: AnyClient, server: ScriptedServer
+) -> None:
+    """Ten tokens above the threshold: each failed attempt takes one, whichever call it is of."""
+    server.last = UNAVAILABLE
+    for _ in range(10):
+        with pytest.raises(meterhold.Unavailable):
+            await client.call("balance", "alice")
+    seen = len(server.calls)
+    with pytest.raises(meterhold.Unavailable):
+        await client.call("balance", "alice")
+    assert len(server.calls) == seen + 1
+
+
 async def test_retries_end_with_the_deadline(client: AnyClient, server: ScriptedServer) -> None:
     server.last = Abort(
         grpc.StatusCode.UNAVAILABLE,
