@@ -74,6 +74,11 @@ def ledger(connection: Connection, namespace: str) -> list[Entry]:
 
 
 def _rows(connection: Connection, table: Table, namespace: str) -> list[tuple[Any, ...]]:
-    own = select(account.c.account_id).where(account.c.namespace == bindparam("of", type_=Text))
-    query = select(table).where(table.c.account_id.in_(own)).order_by(*table.primary_key)
+    of = bindparam("of", type_=Text)
+    if "account_id" in table.c:
+        own = select(account.c.account_id).where(account.c.namespace == of)
+        query = select(table).where(table.c.account_id.in_(own))
+    else:
+        query = select(table).where(table.c.namespace == of)
+    query = query.order_by(*table.primary_key)
     return connection.execute(compiled(query), {"of": namespace}).fetchall()

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from meterhold.v1 import types_pb2 as meterhold_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n meterhold/v1/admin_service.proto\x12\x0cmeterhold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18meterhold/v1/types.proto\"\xab\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12&\n\x07\x62\x61lance\x18\x03 \x01(\x0b\x32\x15.meterhold.v1.Balance\x12\x18\n\x10holds_use_credit\x18\x04 \x01(\x08\x12\x0e\n\x06\x66rozen\x18\x05 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc6\x01\n\x17\x43onfigureAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12 \n\x13\x63redit_limit_micros\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1d\n\x10holds_use_credit\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06\x66rozen\x18\x05 \x01(\x08H\x02\x88\x01\x01\x42\x16\n\x14_credit_limit_microsB\x13\n\x11_holds_use_creditB\t\n\x07_frozen\"B\n\x18\x43onfigureAccountResponse\x12&\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x15.meterhold.v1.Account\"2\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\"<\n\x12GetAccountResponse\x12&\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x15.meterhold.v1.Account\"T\n\x13ListAccountsRequest\x12\x16\n\x0e\x61\x63\x63ount_prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListAccountsResponse\x12\'\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x15.meterhold.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa8\x02\n\x0c\x41\x64minService\x12\x66\n\x10\x43onfigureAccount\x12%.meterhold.v1.ConfigureAccountRequest\x1a&.meterhold.v1.ConfigureAccountResponse\"\x03\x90\x02\x02\x12T\n\nGetAccount\x12\x1f.meterhold.v1.GetAccountRequest\x1a .meterhold.v1.GetAccountResponse\"\x03\x90\x02\x01\x12Z\n\x0cListAccounts\x12!.meterhold.v1.ListAccountsRequest\x1a\".meterhold.v1.ListAccountsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n meterhold/v1/admin_service.proto\x12\x0cmeterhold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18meterhold/v1/types.proto\"\x88\x02\n\x07\x41\x63\x63ount\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12&\n\x07\x62\x61lance\x18\x03 \x01(\x0b\x32\x15.meterhold.v1.Balance\x12\x18\n\x10holds_use_credit\x18\x04 \x01(\x08\x12\x0e\n\x06\x66rozen\x18\x05 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\tallowance\x18\x07 \x01(\x0b\x32\x17.meterhold.v1.Allowance\x12/\n\x0brefill_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf2\x01\n\x17\x43onfigureAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12 \n\x13\x63redit_limit_micros\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1d\n\x10holds_use_credit\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06\x66rozen\x18\x05 \x01(\x08H\x02\x88\x01\x01\x12*\n\tallowance\x18\x06 \x01(\x0b\x32\x17.meterhold.v1.AllowanceB\x16\n\x14_credit_limit_microsB\x13\n\x11_holds_use_creditB\t\n\x07_frozen\"B\n\x18\x43onfigureAccountResponse\x12&\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x15.meterhold.v1.Account\"2\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\"<\n\x12GetAccountResponse\x12&\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x15.meterhold.v1.Account\"T\n\x13ListAccountsRequest\x12\x16\n\x0e\x61\x63\x63ount_prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListAccountsResponse\x12\'\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x15.meterhold.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x0bSignupGrant\x12\x15\n\ramount_micros\x18\x01 \x01(\x03\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"u\n\x08\x44\x65\x66\x61ults\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12/\n\x0csignup_grant\x18\x02 \x01(\x0b\x32\x19.meterhold.v1.SignupGrant\x12*\n\tallowance\x18\x03 \x01(\x0b\x32\x17.meterhold.v1.Allowance\"\x85\x01\n\x18\x43onfigureDefaultsRequest\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12/\n\x0csignup_grant\x18\x02 \x01(\x0b\x32\x19.meterhold.v1.SignupGrant\x12*\n\tallowance\x18\x03 \x01(\x0b\x32\x17.meterhold.v1.Allowance\"E\n\x19\x43onfigureDefaultsResponse\x12(\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x16.meterhold.v1.Defaults\"\"\n\x12GetDefaultsRequest\x12\x0c\n\x04unit\x18\x01 \x01(\t\"?\n\x13GetDefaultsResponse\x12(\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x16.meterhold.v1.Defaults\"5\n\x14VerifyBalanceRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\"_\n\nDifference\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x15\n\rstored_micros\x18\x02 \x01(\x03\x12\x17\n\x0f\x65xpected_micros\x18\x03 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"\x83\x01\n\x15VerifyBalanceResponse\x12-\n\x0b\x64ifferences\x18\x01 \x03(\x0b\x32\x18.meterhold.v1.Difference\x12&\n\x07\x62\x61lance\x18\x02 \x01(\x0b\x32\x15.meterhold.v1.Balance\x12\x13\n\x0b\x65ntry_count\x18\x03 \x01(\x03\"6\n\x15RebuildBalanceRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\"\xc3\x01\n\x16RebuildBalanceResponse\x12*\n\x08repaired\x18\x01 \x03(\x0b\x32\x18.meterhold.v1.Difference\x12+\n\tremaining\x18\x02 \x03(\x0b\x32\x18.meterhold.v1.Difference\x12(\n\x0b\x63orrections\x18\x03 \x03(\x0b\x32\x13.meterhold.v1.Entry\x12&\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x15.meterhold.v1.Balance2\xad\x05\n\x0c\x41\x64minService\x12\x66\n\x10\x43onfigureAccount\x12%.meterhold.v1.ConfigureAccountRequest\x1a&.meterhold.v1.ConfigureAccountResponse\"\x03\x90\x02\x02\x12T\n\nGetAccount\x12\x1f.meterhold.v1.GetAccountRequest\x1a .meterhold.v1.GetAccountResponse\"\x03\x90\x02\x01\x12Z\n\x0cListAccounts\x12!.meterhold.v1.ListAccountsRequest\x1a\".meterhold.v1.ListAccountsResponse\"\x03\x90\x02\x01\x12i\n\x11\x43onfigureDefaults\x12&.meterhold.v1.ConfigureDefaultsRequest\x1a\'.meterhold.v1.ConfigureDefaultsResponse\"\x03\x90\x02\x02\x12W\n\x0bGetDefaults\x12 .meterhold.v1.GetDefaultsRequest\x1a!.meterhold.v1.GetDefaultsResponse\"\x03\x90\x02\x01\x12]\n\rVerifyBalance\x12\".meterhold.v1.VerifyBalanceRequest\x1a#.meterhold.v1.VerifyBalanceResponse\"\x03\x90\x02\x01\x12`\n\x0eRebuildBalance\x12#.meterhold.v1.RebuildBalanceRequest\x1a$.meterhold.v1.RebuildBalanceResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,20 +40,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['GetAccount']._serialized_options = b'\220\002\001'
   _globals['_ADMINSERVICE'].methods_by_name['ListAccounts']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListAccounts']._serialized_options = b'\220\002\001'
-  _globals['_ACCOUNT']._serialized_start=110
-  _globals['_ACCOUNT']._serialized_end=281
-  _globals['_CONFIGUREACCOUNTREQUEST']._serialized_start=284
-  _globals['_CONFIGUREACCOUNTREQUEST']._serialized_end=482
-  _globals['_CONFIGUREACCOUNTRESPONSE']._serialized_start=484
-  _globals['_CONFIGUREACCOUNTRESPONSE']._serialized_end=550
-  _globals['_GETACCOUNTREQUEST']._serialized_start=552
-  _globals['_GETACCOUNTREQUEST']._serialized_end=602
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=604
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=664
-  _globals['_LISTACCOUNTSREQUEST']._serialized_start=666
-  _globals['_LISTACCOUNTSREQUEST']._serialized_end=750
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=752
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=840
-  _globals['_ADMINSERVICE']._serialized_start=843
-  _globals['_ADMINSERVICE']._serialized_end=1139
+  _globals['_ADMINSERVICE'].methods_by_name['ConfigureDefaults']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ConfigureDefaults']._serialized_options = b'\220\002\002'
+  _globals['_ADMINSERVICE'].methods_by_name['GetDefaults']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetDefaults']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['VerifyBalance']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['VerifyBalance']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['RebuildBalance']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['RebuildBalance']._serialized_options = b'\220\002\002'
+  _globals['_ACCOUNT']._serialized_start=142
+  _globals['_ACCOUNT']._serialized_end=406
+  _globals['_CONFIGUREACCOUNTREQUEST']._serialized_start=409
+  _globals['_CONFIGUREACCOUNTREQUEST']._serialized_end=651
+  _globals['_CONFIGUREACCOUNTRESPONSE']._serialized_start=653
+  _globals['_CONFIGUREACCOUNTRESPONSE']._serialized_end=719
+  _globals['_GETACCOUNTREQUEST']._serialized_start=721
+  _globals['_GETACCOUNTREQUEST']._serialized_end=771
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=773
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=833
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=835
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=919
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=921
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=1009
+  _globals['_SIGNUPGRANT']._serialized_start=1011
+  _globals['_SIGNUPGRANT']._serialized_end=1092
+  _globals['_DEFAULTS']._serialized_start=1094
+  _globals['_DEFAULTS']._serialized_end=1211
+  _globals['_CONFIGUREDEFAULTSREQUEST']._serialized_start=1214
+  _globals['_CONFIGUREDEFAULTSREQUEST']._serialized_end=1347
+  _globals['_CONFIGUREDEFAULTSRESPONSE']._serialized_start=1349
+  _globals['_CONFIGUREDEFAULTSRESPONSE']._serialized_end=1418
+  _globals['_GETDEFAULTSREQUEST']._serialized_start=1420
+  _globals['_GETDEFAULTSREQUEST']._serialized_end=1454
+  _globals['_GETDEFAULTSRESPONSE']._serialized_start=1456
+  _globals['_GETDEFAULTSRESPONSE']._serialized_end=1519
+  _globals['_VERIFYBALANCEREQUEST']._serialized_start=1521
+  _globals['_VERIFYBALANCEREQUEST']._serialized_end=1574
+  _globals['_DIFFERENCE']._serialized_start=1576
+  _globals['_DIFFERENCE']._serialized_end=1671
+  _globals['_VERIFYBALANCERESPONSE']._serialized_start=1674
+  _globals['_VERIFYBALANCERESPONSE']._serialized_end=1805
+  _globals['_REBUILDBALANCEREQUEST']._serialized_start=1807
+  _globals['_REBUILDBALANCEREQUEST']._serialized_end=1861
+  _globals['_REBUILDBALANCERESPONSE']._serialized_start=1864
+  _globals['_REBUILDBALANCERESPONSE']._serialized_end=2059
+  _globals['_ADMINSERVICE']._serialized_start=2062
+  _globals['_ADMINSERVICE']._serialized_end=2747
 # @@protoc_insertion_point(module_scope)

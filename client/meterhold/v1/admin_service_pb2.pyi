@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -32,6 +33,8 @@ class Account(_message.Message):
     HOLDS_USE_CREDIT_FIELD_NUMBER: _builtins.int
     FROZEN_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_FIELD_NUMBER: _builtins.int
+    REFILL_TIME_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The caller's id of the account."""
     unit: _builtins.str
@@ -48,6 +51,14 @@ class Account(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created; unset if it does not exist."""
 
+    @_builtins.property
+    def allowance(self) -> _types_pb2.Allowance:
+        """Its allowance; unset if it never had one."""
+
+    @_builtins.property
+    def refill_time(self) -> _timestamp_pb2.Timestamp:
+        """When the allowance is renewed next; unset if it is OFF."""
+
     def __init__(
         self,
         *,
@@ -57,10 +68,12 @@ class Account(_message.Message):
         holds_use_credit: _builtins.bool = ...,
         frozen: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        allowance: _types_pb2.Allowance | None = ...,
+        refill_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "balance", b"balance", "create_time", b"create_time", "refill_time", b"refill_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "balance", b"balance", "create_time", b"create_time", "frozen", b"frozen", "holds_use_credit", b"holds_use_credit", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "allowance", b"allowance", "balance", b"balance", "create_time", b"create_time", "frozen", b"frozen", "holds_use_credit", b"holds_use_credit", "refill_time", b"refill_time", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -77,6 +90,7 @@ class ConfigureAccountRequest(_message.Message):
     CREDIT_LIMIT_MICROS_FIELD_NUMBER: _builtins.int
     HOLDS_USE_CREDIT_FIELD_NUMBER: _builtins.int
     FROZEN_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Required. The caller's id of the account, 1–128 printable characters."""
     unit: _builtins.str
@@ -93,6 +107,12 @@ class ConfigureAccountRequest(_message.Message):
     ACCOUNT_FROZEN. Settle, Release and the other extensions of running work go on. Replays are
     answered. False for a new account.
     """
+    @_builtins.property
+    def allowance(self) -> _types_pb2.Allowance:
+        """A first allowance begins at once, or at its anchor if that is in the future. A change, and OFF, count
+        from the end of the running period: what it gave stays until then.
+        """
+
     def __init__(
         self,
         *,
@@ -101,10 +121,11 @@ class ConfigureAccountRequest(_message.Message):
         credit_limit_micros: _builtins.int | None = ...,
         holds_use_credit: _builtins.bool | None = ...,
         frozen: _builtins.bool | None = ...,
+        allowance: _types_pb2.Allowance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_credit_limit_micros", b"_credit_limit_micros", "_frozen", b"_frozen", "_holds_use_credit", b"_holds_use_credit", "credit_limit_micros", b"credit_limit_micros", "frozen", b"frozen", "holds_use_credit", b"holds_use_credit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credit_limit_micros", b"_credit_limit_micros", "_frozen", b"_frozen", "_holds_use_credit", b"_holds_use_credit", "allowance", b"allowance", "credit_limit_micros", b"credit_limit_micros", "frozen", b"frozen", "holds_use_credit", b"holds_use_credit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit_limit_micros", b"_credit_limit_micros", "_frozen", b"_frozen", "_holds_use_credit", b"_holds_use_credit", "account", b"account", "credit_limit_micros", b"credit_limit_micros", "frozen", b"frozen", "holds_use_credit", b"holds_use_credit", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit_limit_micros", b"_credit_limit_micros", "_frozen", b"_frozen", "_holds_use_credit", b"_holds_use_credit", "account", b"account", "allowance", b"allowance", "credit_limit_micros", b"credit_limit_micros", "frozen", b"frozen", "holds_use_credit", b"holds_use_credit", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__credit_limit_micros: _TypeAlias = _typing.Literal["credit_limit_micros"]  # noqa: Y015
     _WhichOneofArgType__credit_limit_micros: _TypeAlias = _typing.Literal["_credit_limit_micros", b"_credit_limit_micros"]  # noqa: Y015
@@ -252,3 +273,331 @@ class ListAccountsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAccountsResponse: _TypeAlias = ListAccountsResponse  # noqa: Y015
+
+@_typing.final
+class SignupGrant(_message.Message):
+    """SignupGrant is given once to each account that is created."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_MICROS_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    amount_micros: _builtins.int
+    """How much, 0 to 10^15 micros. 0 = none."""
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """How long until what is left of it expires, at most 3660 days. Unset = it does not expire."""
+
+    def __init__(
+        self,
+        *,
+        amount_micros: _builtins.int = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_micros", b"amount_micros", "lifetime", b"lifetime"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignupGrant: _TypeAlias = SignupGrant  # noqa: Y015
+
+@_typing.final
+class Defaults(_message.Message):
+    """Defaults is what accounts of a unit get when they are created."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    SIGNUP_GRANT_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """What is counted."""
+    @_builtins.property
+    def signup_grant(self) -> Global___SignupGrant:
+        """A promotional grant; unset if there is none."""
+
+    @_builtins.property
+    def allowance(self) -> _types_pb2.Allowance:
+        """Their allowance; unset if there is none. Without `anchor_time` each counts from its own creation."""
+
+    def __init__(
+        self,
+        *,
+        unit: _builtins.str = ...,
+        signup_grant: Global___SignupGrant | None = ...,
+        allowance: _types_pb2.Allowance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "signup_grant", b"signup_grant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "signup_grant", b"signup_grant", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Defaults: _TypeAlias = Defaults  # noqa: Y015
+
+@_typing.final
+class ConfigureDefaultsRequest(_message.Message):
+    """ConfigureDefaultsRequest says what to set. What is unset stays as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    SIGNUP_GRANT_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """What is counted, 1–32 printable characters. Default `credits`."""
+    @_builtins.property
+    def signup_grant(self) -> Global___SignupGrant:
+        """An amount of 0 takes it away."""
+
+    @_builtins.property
+    def allowance(self) -> _types_pb2.Allowance:
+        """OFF takes it away."""
+
+    def __init__(
+        self,
+        *,
+        unit: _builtins.str = ...,
+        signup_grant: Global___SignupGrant | None = ...,
+        allowance: _types_pb2.Allowance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "signup_grant", b"signup_grant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "signup_grant", b"signup_grant", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigureDefaultsRequest: _TypeAlias = ConfigureDefaultsRequest  # noqa: Y015
+
+@_typing.final
+class ConfigureDefaultsResponse(_message.Message):
+    """ConfigureDefaultsResponse answers the defaults as they are now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def defaults(self) -> Global___Defaults:
+        """The defaults after the change."""
+
+    def __init__(
+        self,
+        *,
+        defaults: Global___Defaults | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigureDefaultsResponse: _TypeAlias = ConfigureDefaultsResponse  # noqa: Y015
+
+@_typing.final
+class GetDefaultsRequest(_message.Message):
+    """GetDefaultsRequest names a unit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """What is counted, 1–32 printable characters. Default `credits`."""
+    def __init__(
+        self,
+        *,
+        unit: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDefaultsRequest: _TypeAlias = GetDefaultsRequest  # noqa: Y015
+
+@_typing.final
+class GetDefaultsResponse(_message.Message):
+    """GetDefaultsResponse answers its defaults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def defaults(self) -> Global___Defaults:
+        """The defaults as they are now."""
+
+    def __init__(
+        self,
+        *,
+        defaults: Global___Defaults | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDefaultsResponse: _TypeAlias = GetDefaultsResponse  # noqa: Y015
+
+@_typing.final
+class VerifyBalanceRequest(_message.Message):
+    """VerifyBalanceRequest names an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Required. The caller's id of the account, 1–128 printable characters."""
+    unit: _builtins.str
+    """What is counted, 1–32 printable characters. Default `credits`."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        unit: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyBalanceRequest: _TypeAlias = VerifyBalanceRequest  # noqa: Y015
+
+@_typing.final
+class Difference(_message.Message):
+    """Difference is one thing that is not as it must be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    STORED_MICROS_FIELD_NUMBER: _builtins.int
+    EXPECTED_MICROS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """What differs, such as `lot 3 available` or `entry 12 remaining after`."""
+    stored_micros: _builtins.int
+    """What is stored. 0 if nothing is."""
+    expected_micros: _builtins.int
+    """What it should be by what it is compared with."""
+    description: _builtins.str
+    """The difference in one English sentence."""
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        stored_micros: _builtins.int = ...,
+        expected_micros: _builtins.int = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expected_micros", b"expected_micros", "stored_micros", b"stored_micros", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Difference: _TypeAlias = Difference  # noqa: Y015
+
+@_typing.final
+class VerifyBalanceResponse(_message.Message):
+    """VerifyBalanceResponse answers what was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    ENTRY_COUNT_FIELD_NUMBER: _builtins.int
+    entry_count: _builtins.int
+    """How many entries were checked."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Difference]:
+        """Every difference, at most 1000. Empty if every invariant holds."""
+
+    @_builtins.property
+    def balance(self) -> _types_pb2.Balance:
+        """The account as it is stored."""
+
+    def __init__(
+        self,
+        *,
+        differences: _abc.Iterable[Global___Difference] | None = ...,
+        balance: _types_pb2.Balance | None = ...,
+        entry_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "differences", b"differences", "entry_count", b"entry_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyBalanceResponse: _TypeAlias = VerifyBalanceResponse  # noqa: Y015
+
+@_typing.final
+class RebuildBalanceRequest(_message.Message):
+    """RebuildBalanceRequest names an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Required. The caller's id of the account, 1–128 printable characters."""
+    unit: _builtins.str
+    """What is counted, 1–32 printable characters. Default `credits`."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        unit: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildBalanceRequest: _TypeAlias = RebuildBalanceRequest  # noqa: Y015
+
+@_typing.final
+class RebuildBalanceResponse(_message.Message):
+    """RebuildBalanceResponse answers what was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def repaired(self) -> _containers.RepeatedCompositeFieldContainer[Global___Difference]:
+        """What was wrong before, at most 1000. Empty if nothing was done."""
+
+    @_builtins.property
+    def remaining(self) -> _containers.RepeatedCompositeFieldContainer[Global___Difference]:
+        """What is wrong still, at most 1000: it needs a person."""
+
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Entry]:
+        """The entries that were posted, at most 1000."""
+
+    @_builtins.property
+    def balance(self) -> _types_pb2.Balance:
+        """The account right after it."""
+
+    def __init__(
+        self,
+        *,
+        repaired: _abc.Iterable[Global___Difference] | None = ...,
+        remaining: _abc.Iterable[Global___Difference] | None = ...,
+        corrections: _abc.Iterable[_types_pb2.Entry] | None = ...,
+        balance: _types_pb2.Balance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "corrections", b"corrections", "remaining", b"remaining", "repaired", b"repaired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildBalanceResponse: _TypeAlias = RebuildBalanceResponse  # noqa: Y015

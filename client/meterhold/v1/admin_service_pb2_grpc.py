@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """AdminService sets what an account may do, and tells which accounts there are.
+    """AdminService sets what an account may do, tells which accounts there are, and checks their books.
 
     Any call may answer INVALID_FIELD, OVERLOADED, SHUTTING_DOWN, DATABASE_UNAVAILABLE or INTERNAL, and
-    ConfigureAccount OUTCOME_UNKNOWN.
+    those that change something OUTCOME_UNKNOWN.
     """
 
     def __init__(self, channel):
@@ -53,13 +53,33 @@ class AdminServiceStub(object):
                 request_serializer=meterhold_dot_v1_dot_admin__service__pb2.ListAccountsRequest.SerializeToString,
                 response_deserializer=meterhold_dot_v1_dot_admin__service__pb2.ListAccountsResponse.FromString,
                 _registered_method=True)
+        self.ConfigureDefaults = channel.unary_unary(
+                '/meterhold.v1.AdminService/ConfigureDefaults',
+                request_serializer=meterhold_dot_v1_dot_admin__service__pb2.ConfigureDefaultsRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_admin__service__pb2.ConfigureDefaultsResponse.FromString,
+                _registered_method=True)
+        self.GetDefaults = channel.unary_unary(
+                '/meterhold.v1.AdminService/GetDefaults',
+                request_serializer=meterhold_dot_v1_dot_admin__service__pb2.GetDefaultsRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_admin__service__pb2.GetDefaultsResponse.FromString,
+                _registered_method=True)
+        self.VerifyBalance = channel.unary_unary(
+                '/meterhold.v1.AdminService/VerifyBalance',
+                request_serializer=meterhold_dot_v1_dot_admin__service__pb2.VerifyBalanceRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_admin__service__pb2.VerifyBalanceResponse.FromString,
+                _registered_method=True)
+        self.RebuildBalance = channel.unary_unary(
+                '/meterhold.v1.AdminService/RebuildBalance',
+                request_serializer=meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
-    """AdminService sets what an account may do, and tells which accounts there are.
+    """AdminService sets what an account may do, tells which accounts there are, and checks their books.
 
     Any call may answer INVALID_FIELD, OVERLOADED, SHUTTING_DOWN, DATABASE_UNAVAILABLE or INTERNAL, and
-    ConfigureAccount OUTCOME_UNKNOWN.
+    those that change something OUTCOME_UNKNOWN.
     """
 
     def ConfigureAccount(self, request, context):
@@ -85,6 +105,37 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfigureDefaults(self, request, context):
+        """ConfigureDefaults sets what accounts of a unit get when they are created, by their first grant or by
+        ConfigureAccount, and leaves what the request does not name. Accounts that exist stay as they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDefaults(self, request, context):
+        """GetDefaults answers what accounts of a unit get when they are created.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyBalance(self, request, context):
+        """VerifyBalance recomputes an account from its entries, lots, holds and keys in one snapshot, and answers
+        each difference.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebuildBalance(self, request, context):
+        """RebuildBalance sets right what VerifyBalance finds: what can be recomputed is, and what the ledger
+        lacks is posted as CORRECTION entries. History is never changed. A sound account stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -103,6 +154,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=meterhold_dot_v1_dot_admin__service__pb2.ListAccountsRequest.FromString,
                     response_serializer=meterhold_dot_v1_dot_admin__service__pb2.ListAccountsResponse.SerializeToString,
             ),
+            'ConfigureDefaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfigureDefaults,
+                    request_deserializer=meterhold_dot_v1_dot_admin__service__pb2.ConfigureDefaultsRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_admin__service__pb2.ConfigureDefaultsResponse.SerializeToString,
+            ),
+            'GetDefaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDefaults,
+                    request_deserializer=meterhold_dot_v1_dot_admin__service__pb2.GetDefaultsRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_admin__service__pb2.GetDefaultsResponse.SerializeToString,
+            ),
+            'VerifyBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyBalance,
+                    request_deserializer=meterhold_dot_v1_dot_admin__service__pb2.VerifyBalanceRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_admin__service__pb2.VerifyBalanceResponse.SerializeToString,
+            ),
+            'RebuildBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebuildBalance,
+                    request_deserializer=meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'meterhold.v1.AdminService', rpc_method_handlers)
@@ -112,10 +183,10 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """AdminService sets what an account may do, and tells which accounts there are.
+    """AdminService sets what an account may do, tells which accounts there are, and checks their books.
 
     Any call may answer INVALID_FIELD, OVERLOADED, SHUTTING_DOWN, DATABASE_UNAVAILABLE or INTERNAL, and
-    ConfigureAccount OUTCOME_UNKNOWN.
+    those that change something OUTCOME_UNKNOWN.
     """
 
     @staticmethod
@@ -189,6 +260,114 @@ class AdminService(object):
             '/meterhold.v1.AdminService/ListAccounts',
             meterhold_dot_v1_dot_admin__service__pb2.ListAccountsRequest.SerializeToString,
             meterhold_dot_v1_dot_admin__service__pb2.ListAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfigureDefaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.AdminService/ConfigureDefaults',
+            meterhold_dot_v1_dot_admin__service__pb2.ConfigureDefaultsRequest.SerializeToString,
+            meterhold_dot_v1_dot_admin__service__pb2.ConfigureDefaultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDefaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.AdminService/GetDefaults',
+            meterhold_dot_v1_dot_admin__service__pb2.GetDefaultsRequest.SerializeToString,
+            meterhold_dot_v1_dot_admin__service__pb2.GetDefaultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.AdminService/VerifyBalance',
+            meterhold_dot_v1_dot_admin__service__pb2.VerifyBalanceRequest.SerializeToString,
+            meterhold_dot_v1_dot_admin__service__pb2.VerifyBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.AdminService/RebuildBalance',
+            meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceRequest.SerializeToString,
+            meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,10 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """AdminService sets what an account may do, and tells which accounts there are.
+    """AdminService sets what an account may do, tells which accounts there are, and checks their books.
 
     Any call may answer INVALID_FIELD, OVERLOADED, SHUTTING_DOWN, DATABASE_UNAVAILABLE or INTERNAL, and
-    ConfigureAccount OUTCOME_UNKNOWN.
+    those that change something OUTCOME_UNKNOWN.
     """
 
     @_typing.overload
@@ -47,13 +47,27 @@ class AdminServiceStub:
     """ListAccounts answers the accounts of the namespace, by `account` and then `unit`. Pages are as in
     LedgerService.
     """
+    ConfigureDefaults: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ConfigureDefaultsRequest, _admin_service_pb2.ConfigureDefaultsResponse]
+    """ConfigureDefaults sets what accounts of a unit get when they are created, by their first grant or by
+    ConfigureAccount, and leaves what the request does not name. Accounts that exist stay as they are.
+    """
+    GetDefaults: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetDefaultsRequest, _admin_service_pb2.GetDefaultsResponse]
+    """GetDefaults answers what accounts of a unit get when they are created."""
+    VerifyBalance: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.VerifyBalanceRequest, _admin_service_pb2.VerifyBalanceResponse]
+    """VerifyBalance recomputes an account from its entries, lots, holds and keys in one snapshot, and answers
+    each difference.
+    """
+    RebuildBalance: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RebuildBalanceRequest, _admin_service_pb2.RebuildBalanceResponse]
+    """RebuildBalance sets right what VerifyBalance finds: what can be recomputed is, and what the ledger
+    lacks is posted as CORRECTION entries. History is never changed. A sound account stays as it is.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """AdminService sets what an account may do, and tells which accounts there are.
+    """AdminService sets what an account may do, tells which accounts there are, and checks their books.
 
     Any call may answer INVALID_FIELD, OVERLOADED, SHUTTING_DOWN, DATABASE_UNAVAILABLE or INTERNAL, and
-    ConfigureAccount OUTCOME_UNKNOWN.
+    those that change something OUTCOME_UNKNOWN.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -67,12 +81,26 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """ListAccounts answers the accounts of the namespace, by `account` and then `unit`. Pages are as in
     LedgerService.
     """
+    ConfigureDefaults: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ConfigureDefaultsRequest, _admin_service_pb2.ConfigureDefaultsResponse]  # type: ignore[assignment]
+    """ConfigureDefaults sets what accounts of a unit get when they are created, by their first grant or by
+    ConfigureAccount, and leaves what the request does not name. Accounts that exist stay as they are.
+    """
+    GetDefaults: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetDefaultsRequest, _admin_service_pb2.GetDefaultsResponse]  # type: ignore[assignment]
+    """GetDefaults answers what accounts of a unit get when they are created."""
+    VerifyBalance: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.VerifyBalanceRequest, _admin_service_pb2.VerifyBalanceResponse]  # type: ignore[assignment]
+    """VerifyBalance recomputes an account from its entries, lots, holds and keys in one snapshot, and answers
+    each difference.
+    """
+    RebuildBalance: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RebuildBalanceRequest, _admin_service_pb2.RebuildBalanceResponse]  # type: ignore[assignment]
+    """RebuildBalance sets right what VerifyBalance finds: what can be recomputed is, and what the ledger
+    lacks is posted as CORRECTION entries. History is never changed. A sound account stays as it is.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AdminService sets what an account may do, and tells which accounts there are.
+    """AdminService sets what an account may do, tells which accounts there are, and checks their books.
 
     Any call may answer INVALID_FIELD, OVERLOADED, SHUTTING_DOWN, DATABASE_UNAVAILABLE or INTERNAL, and
-    ConfigureAccount OUTCOME_UNKNOWN.
+    those that change something OUTCOME_UNKNOWN.
     """
 
     @_abc_1.abstractmethod
@@ -101,6 +129,44 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.ListAccountsResponse, _abc.Awaitable[_admin_service_pb2.ListAccountsResponse]]:
         """ListAccounts answers the accounts of the namespace, by `account` and then `unit`. Pages are as in
         LedgerService.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfigureDefaults(
+        self,
+        request: _admin_service_pb2.ConfigureDefaultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ConfigureDefaultsResponse, _abc.Awaitable[_admin_service_pb2.ConfigureDefaultsResponse]]:
+        """ConfigureDefaults sets what accounts of a unit get when they are created, by their first grant or by
+        ConfigureAccount, and leaves what the request does not name. Accounts that exist stay as they are.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDefaults(
+        self,
+        request: _admin_service_pb2.GetDefaultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetDefaultsResponse, _abc.Awaitable[_admin_service_pb2.GetDefaultsResponse]]:
+        """GetDefaults answers what accounts of a unit get when they are created."""
+
+    @_abc_1.abstractmethod
+    def VerifyBalance(
+        self,
+        request: _admin_service_pb2.VerifyBalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.VerifyBalanceResponse, _abc.Awaitable[_admin_service_pb2.VerifyBalanceResponse]]:
+        """VerifyBalance recomputes an account from its entries, lots, holds and keys in one snapshot, and answers
+        each difference.
+        """
+
+    @_abc_1.abstractmethod
+    def RebuildBalance(
+        self,
+        request: _admin_service_pb2.RebuildBalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RebuildBalanceResponse, _abc.Awaitable[_admin_service_pb2.RebuildBalanceResponse]]:
+        """RebuildBalance sets right what VerifyBalance finds: what can be recomputed is, and what the ledger
+        lacks is posted as CORRECTION entries. History is never changed. A sound account stays as it is.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

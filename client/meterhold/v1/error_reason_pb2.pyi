@@ -138,6 +138,25 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "REFUND_EXCEEDS_CHARGE", "domain": "meterhold",
           "metadata": { "applied": "NO", "refundableMicros": "50000000" } }
     """
+    ERROR_REASON_GRANT_NOT_FOUND: _ErrorReason.ValueType  # 20
+    """NOT_FOUND. No grant of that key has been made, in this account if one was named.
+
+        { "reason": "GRANT_NOT_FOUND", "domain": "meterhold",
+          "metadata": { "applied": "NO", "grantKey": "order-7" } }
+    """
+    ERROR_REASON_GRANT_REVOKED: _ErrorReason.ValueType  # 21
+    """FAILED_PRECONDITION. The grant was revoked before it came, all of it. ReinstateGrant lets it in.
+
+        { "reason": "GRANT_REVOKED", "domain": "meterhold",
+          "metadata": { "applied": "NO", "grantKey": "order-7" } }
+    """
+    ERROR_REASON_SOURCE_MISMATCH: _ErrorReason.ValueType  # 22
+    """FAILED_PRECONDITION. The purchase is not the one that the caller means: `field` is the first field of
+    it that differs and `original` the value that it has.
+
+        { "reason": "SOURCE_MISMATCH", "domain": "meterhold",
+          "metadata": { "applied": "NO", "field": "expected_source.store_id", "original": "shop-1" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason names why a call was refused. Every error carries exactly one
@@ -265,5 +284,24 @@ ERROR_REASON_REFUND_EXCEEDS_CHARGE: ErrorReason.ValueType  # 19
 
     { "reason": "REFUND_EXCEEDS_CHARGE", "domain": "meterhold",
       "metadata": { "applied": "NO", "refundableMicros": "50000000" } }
+"""
+ERROR_REASON_GRANT_NOT_FOUND: ErrorReason.ValueType  # 20
+"""NOT_FOUND. No grant of that key has been made, in this account if one was named.
+
+    { "reason": "GRANT_NOT_FOUND", "domain": "meterhold",
+      "metadata": { "applied": "NO", "grantKey": "order-7" } }
+"""
+ERROR_REASON_GRANT_REVOKED: ErrorReason.ValueType  # 21
+"""FAILED_PRECONDITION. The grant was revoked before it came, all of it. ReinstateGrant lets it in.
+
+    { "reason": "GRANT_REVOKED", "domain": "meterhold",
+      "metadata": { "applied": "NO", "grantKey": "order-7" } }
+"""
+ERROR_REASON_SOURCE_MISMATCH: ErrorReason.ValueType  # 22
+"""FAILED_PRECONDITION. The purchase is not the one that the caller means: `field` is the first field of
+it that differs and `original` the value that it has.
+
+    { "reason": "SOURCE_MISMATCH", "domain": "meterhold",
+      "metadata": { "applied": "NO", "field": "expected_source.store_id", "original": "shop-1" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

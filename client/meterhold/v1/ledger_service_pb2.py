@@ -22,16 +22,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from meterhold.v1 import types_pb2 as meterhold_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!meterhold/v1/ledger_service.proto\x12\x0cmeterhold.v1\x1a\x18meterhold/v1/types.proto\"N\n\x15GetReservationRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x16\n\x0ereservation_id\x18\x03 \x01(\t\"H\n\x16GetReservationResponse\x12.\n\x0breservation\x18\x01 \x01(\x0b\x32\x19.meterhold.v1.Reservation\"\x8f\x01\n\x17ListReservationsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12.\n\x06states\x18\x03 \x03(\x0e\x32\x1e.meterhold.v1.ReservationState\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"d\n\x18ListReservationsResponse\x12/\n\x0creservations\x18\x01 \x03(\x0b\x32\x19.meterhold.v1.Reservation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x12ListEntriesRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12&\n\x05kinds\x18\x03 \x03(\x0e\x32\x17.meterhold.v1.EntryKind\x12\x14\n\x0coldest_first\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"T\n\x13ListEntriesResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.meterhold.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x0fGetEntryRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\r\n\x03seq\x18\x03 \x01(\x03H\x00\x12\x13\n\tdebit_key\x18\x04 \x01(\tH\x00\x12\x13\n\tgrant_key\x18\x05 \x01(\tH\x00\x42\n\n\x08selector\"6\n\x10GetEntryResponse\x12\"\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x13.meterhold.v1.Entry\"n\n\x0fListLotsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x15\n\rinclude_spent\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"L\n\x10ListLotsResponse\x12\x1f\n\x04lots\x18\x01 \x03(\x0b\x32\x11.meterhold.v1.Lot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd2\x03\n\rLedgerService\x12`\n\x0eGetReservation\x12#.meterhold.v1.GetReservationRequest\x1a$.meterhold.v1.GetReservationResponse\"\x03\x90\x02\x01\x12\x66\n\x10ListReservations\x12%.meterhold.v1.ListReservationsRequest\x1a&.meterhold.v1.ListReservationsResponse\"\x03\x90\x02\x01\x12W\n\x0bListEntries\x12 .meterhold.v1.ListEntriesRequest\x1a!.meterhold.v1.ListEntriesResponse\"\x03\x90\x02\x01\x12N\n\x08GetEntry\x12\x1d.meterhold.v1.GetEntryRequest\x1a\x1e.meterhold.v1.GetEntryResponse\"\x03\x90\x02\x01\x12N\n\x08ListLots\x12\x1d.meterhold.v1.ListLotsRequest\x1a\x1e.meterhold.v1.ListLotsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!meterhold/v1/ledger_service.proto\x12\x0cmeterhold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18meterhold/v1/types.proto\"N\n\x15GetReservationRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x16\n\x0ereservation_id\x18\x03 \x01(\t\"H\n\x16GetReservationResponse\x12.\n\x0breservation\x18\x01 \x01(\x0b\x32\x19.meterhold.v1.Reservation\"\x8f\x01\n\x17ListReservationsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12.\n\x06states\x18\x03 \x03(\x0e\x32\x1e.meterhold.v1.ReservationState\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"d\n\x18ListReservationsResponse\x12/\n\x0creservations\x18\x01 \x03(\x0b\x32\x19.meterhold.v1.Reservation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe3\x02\n\x12ListEntriesRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12&\n\x05kinds\x18\x03 \x03(\x0e\x32\x17.meterhold.v1.EntryKind\x12\x14\n\x0coldest_first\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\x06labels\x18\t \x03(\x0b\x32,.meterhold.v1.ListEntriesRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\x13ListEntriesResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.meterhold.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8b\x01\n\x0fGetEntryRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\r\n\x03seq\x18\x03 \x01(\x03H\x00\x12\x13\n\tdebit_key\x18\x04 \x01(\tH\x00\x12\x13\n\tgrant_key\x18\x05 \x01(\tH\x00\x12\x14\n\nrefund_key\x18\x06 \x01(\tH\x00\x42\n\n\x08selector\"6\n\x10GetEntryResponse\x12\"\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x13.meterhold.v1.Entry\"n\n\x0fListLotsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x15\n\rinclude_spent\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"L\n\x10ListLotsResponse\x12\x1f\n\x04lots\x18\x01 \x03(\x0b\x32\x11.meterhold.v1.Lot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetStatsRequest\x12\x0c\n\x04unit\x18\x01 \x01(\t\"\xbb\x02\n\x10GetStatsResponse\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12\x15\n\raccount_count\x18\x02 \x01(\x03\x12\x16\n\x0egranted_micros\x18\x03 \x01(\x03\x12\x14\n\x0cspent_micros\x18\x04 \x01(\x03\x12\x17\n\x0frefunded_micros\x18\x05 \x01(\x03\x12\x16\n\x0e\x65xpired_micros\x18\x06 \x01(\x03\x12\x16\n\x0erevoked_micros\x18\x07 \x01(\x03\x12\x1a\n\x12outstanding_micros\x18\x08 \x01(\x03\x12\x13\n\x0bheld_micros\x18\t \x01(\x03\x12\x13\n\x0b\x64\x65\x62t_micros\x18\n \x01(\x03\x12\x16\n\x0epending_micros\x18\x0b \x01(\x03\x12-\n\tread_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"V\n\nSpendGroup\x12\x0f\n\x05label\x18\x01 \x01(\tH\x00\x12\x31\n\tdimension\x18\x02 \x01(\x0e\x32\x1c.meterhold.v1.SpendDimensionH\x00\x42\x04\n\x02\x62y\"\xbd\x02\n\x12SpendReportRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\x06labels\x18\x05 \x03(\x0b\x32,.meterhold.v1.SpendReportRequest.LabelsEntry\x12*\n\x08group_by\x18\x06 \x03(\x0b\x32\x18.meterhold.v1.SpendGroup\x12\x11\n\trow_limit\x18\x07 \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"a\n\x08SpendRow\x12\x0e\n\x06values\x18\x01 \x03(\t\x12\x16\n\x0e\x63harged_micros\x18\x02 \x01(\x03\x12\x17\n\x0frefunded_micros\x18\x03 \x01(\x03\x12\x14\n\x0c\x63harge_count\x18\x04 \x01(\x03\"\xa6\x01\n\x13SpendReportResponse\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.meterhold.v1.SpendRow\x12%\n\x05total\x18\x02 \x01(\x0b\x32\x16.meterhold.v1.SpendRow\x12\x13\n\x0bgroup_count\x18\x03 \x01(\x03\x12-\n\tread_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xd5\x01\n\x0eSpendDimension\x12\x1f\n\x1bSPEND_DIMENSION_UNSPECIFIED\x10\x00\x12\x1b\n\x17SPEND_DIMENSION_ACCOUNT\x10\x01\x12\x19\n\x15SPEND_DIMENSION_MODEL\x10\x02\x12\x1c\n\x18SPEND_DIMENSION_PROVIDER\x10\x03\x12\x17\n\x13SPEND_DIMENSION_DAY\x10\x04\x12\x18\n\x14SPEND_DIMENSION_WEEK\x10\x05\x12\x19\n\x15SPEND_DIMENSION_MONTH\x10\x06\x32\xfb\x04\n\rLedgerService\x12`\n\x0eGetReservation\x12#.meterhold.v1.GetReservationRequest\x1a$.meterhold.v1.GetReservationResponse\"\x03\x90\x02\x01\x12\x66\n\x10ListReservations\x12%.meterhold.v1.ListReservationsRequest\x1a&.meterhold.v1.ListReservationsResponse\"\x03\x90\x02\x01\x12W\n\x0bListEntries\x12 .meterhold.v1.ListEntriesRequest\x1a!.meterhold.v1.ListEntriesResponse\"\x03\x90\x02\x01\x12N\n\x08GetEntry\x12\x1d.meterhold.v1.GetEntryRequest\x1a\x1e.meterhold.v1.GetEntryResponse\"\x03\x90\x02\x01\x12N\n\x08ListLots\x12\x1d.meterhold.v1.ListLotsRequest\x1a\x1e.meterhold.v1.ListLotsResponse\"\x03\x90\x02\x01\x12N\n\x08GetStats\x12\x1d.meterhold.v1.GetStatsRequest\x1a\x1e.meterhold.v1.GetStatsResponse\"\x03\x90\x02\x01\x12W\n\x0bSpendReport\x12 .meterhold.v1.SpendReportRequest\x1a!.meterhold.v1.SpendReportResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meterhold.v1.ledger_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTENTRIESREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_LISTENTRIESREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_SPENDREPORTREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_SPENDREPORTREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LEDGERSERVICE'].methods_by_name['GetReservation']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['GetReservation']._serialized_options = b'\220\002\001'
   _globals['_LEDGERSERVICE'].methods_by_name['ListReservations']._loaded_options = None
@@ -42,26 +47,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERSERVICE'].methods_by_name['GetEntry']._serialized_options = b'\220\002\001'
   _globals['_LEDGERSERVICE'].methods_by_name['ListLots']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['ListLots']._serialized_options = b'\220\002\001'
-  _globals['_GETRESERVATIONREQUEST']._serialized_start=77
-  _globals['_GETRESERVATIONREQUEST']._serialized_end=155
-  _globals['_GETRESERVATIONRESPONSE']._serialized_start=157
-  _globals['_GETRESERVATIONRESPONSE']._serialized_end=229
-  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=232
-  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=375
-  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=377
-  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=477
-  _globals['_LISTENTRIESREQUEST']._serialized_start=480
-  _globals['_LISTENTRIESREQUEST']._serialized_end=632
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=634
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=718
-  _globals['_GETENTRYREQUEST']._serialized_start=720
-  _globals['_GETENTRYREQUEST']._serialized_end=837
-  _globals['_GETENTRYRESPONSE']._serialized_start=839
-  _globals['_GETENTRYRESPONSE']._serialized_end=893
-  _globals['_LISTLOTSREQUEST']._serialized_start=895
-  _globals['_LISTLOTSREQUEST']._serialized_end=1005
-  _globals['_LISTLOTSRESPONSE']._serialized_start=1007
-  _globals['_LISTLOTSRESPONSE']._serialized_end=1083
-  _globals['_LEDGERSERVICE']._serialized_start=1086
-  _globals['_LEDGERSERVICE']._serialized_end=1552
+  _globals['_LEDGERSERVICE'].methods_by_name['GetStats']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['GetStats']._serialized_options = b'\220\002\001'
+  _globals['_LEDGERSERVICE'].methods_by_name['SpendReport']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['SpendReport']._serialized_options = b'\220\002\001'
+  _globals['_SPENDDIMENSION']._serialized_start=2372
+  _globals['_SPENDDIMENSION']._serialized_end=2585
+  _globals['_GETRESERVATIONREQUEST']._serialized_start=110
+  _globals['_GETRESERVATIONREQUEST']._serialized_end=188
+  _globals['_GETRESERVATIONRESPONSE']._serialized_start=190
+  _globals['_GETRESERVATIONRESPONSE']._serialized_end=262
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=265
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=408
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=410
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=510
+  _globals['_LISTENTRIESREQUEST']._serialized_start=513
+  _globals['_LISTENTRIESREQUEST']._serialized_end=868
+  _globals['_LISTENTRIESREQUEST_LABELSENTRY']._serialized_start=823
+  _globals['_LISTENTRIESREQUEST_LABELSENTRY']._serialized_end=868
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=870
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=954
+  _globals['_GETENTRYREQUEST']._serialized_start=957
+  _globals['_GETENTRYREQUEST']._serialized_end=1096
+  _globals['_GETENTRYRESPONSE']._serialized_start=1098
+  _globals['_GETENTRYRESPONSE']._serialized_end=1152
+  _globals['_LISTLOTSREQUEST']._serialized_start=1154
+  _globals['_LISTLOTSREQUEST']._serialized_end=1264
+  _globals['_LISTLOTSRESPONSE']._serialized_start=1266
+  _globals['_LISTLOTSRESPONSE']._serialized_end=1342
+  _globals['_GETSTATSREQUEST']._serialized_start=1344
+  _globals['_GETSTATSREQUEST']._serialized_end=1375
+  _globals['_GETSTATSRESPONSE']._serialized_start=1378
+  _globals['_GETSTATSRESPONSE']._serialized_end=1693
+  _globals['_SPENDGROUP']._serialized_start=1695
+  _globals['_SPENDGROUP']._serialized_end=1781
+  _globals['_SPENDREPORTREQUEST']._serialized_start=1784
+  _globals['_SPENDREPORTREQUEST']._serialized_end=2101
+  _globals['_SPENDREPORTREQUEST_LABELSENTRY']._serialized_start=823
+  _globals['_SPENDREPORTREQUEST_LABELSENTRY']._serialized_end=868
+  _globals['_SPENDROW']._serialized_start=2103
+  _globals['_SPENDROW']._serialized_end=2200
+  _globals['_SPENDREPORTRESPONSE']._serialized_start=2203
+  _globals['_SPENDREPORTRESPONSE']._serialized_end=2369
+  _globals['_LEDGERSERVICE']._serialized_start=2588
+  _globals['_LEDGERSERVICE']._serialized_end=3223
 # @@protoc_insertion_point(module_scope)

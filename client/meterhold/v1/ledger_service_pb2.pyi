@@ -6,7 +6,9 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from meterhold.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +20,46 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SpendDimension:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SpendDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SpendDimension.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPEND_DIMENSION_UNSPECIFIED: _SpendDimension.ValueType  # 0
+    """Never valid."""
+    SPEND_DIMENSION_ACCOUNT: _SpendDimension.ValueType  # 1
+    """The account."""
+    SPEND_DIMENSION_MODEL: _SpendDimension.ValueType  # 2
+    """The model of the usage."""
+    SPEND_DIMENSION_PROVIDER: _SpendDimension.ValueType  # 3
+    """The provider of the usage."""
+    SPEND_DIMENSION_DAY: _SpendDimension.ValueType  # 4
+    """The calendar day (UTC), as 2026-01-31."""
+    SPEND_DIMENSION_WEEK: _SpendDimension.ValueType  # 5
+    """The ISO week (UTC), named by its Monday, as 2026-01-26."""
+    SPEND_DIMENSION_MONTH: _SpendDimension.ValueType  # 6
+    """The calendar month (UTC), as 2026-01."""
+
+class SpendDimension(_SpendDimension, metaclass=_SpendDimensionEnumTypeWrapper):
+    """SpendDimension is what a charge can be summed by, besides its labels."""
+
+SPEND_DIMENSION_UNSPECIFIED: SpendDimension.ValueType  # 0
+"""Never valid."""
+SPEND_DIMENSION_ACCOUNT: SpendDimension.ValueType  # 1
+"""The account."""
+SPEND_DIMENSION_MODEL: SpendDimension.ValueType  # 2
+"""The model of the usage."""
+SPEND_DIMENSION_PROVIDER: SpendDimension.ValueType  # 3
+"""The provider of the usage."""
+SPEND_DIMENSION_DAY: SpendDimension.ValueType  # 4
+"""The calendar day (UTC), as 2026-01-31."""
+SPEND_DIMENSION_WEEK: SpendDimension.ValueType  # 5
+"""The ISO week (UTC), named by its Monday, as 2026-01-26."""
+SPEND_DIMENSION_MONTH: SpendDimension.ValueType  # 6
+"""The calendar month (UTC), as 2026-01."""
+Global___SpendDimension: _TypeAlias = SpendDimension  # noqa: Y015
 
 @_typing.final
 class GetReservationRequest(_message.Message):
@@ -147,12 +189,35 @@ class ListEntriesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ACCOUNT_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
     OLDEST_FIRST_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Required. The caller's id of the account, 1–128 printable characters."""
     unit: _builtins.str
@@ -167,6 +232,18 @@ class ListEntriesRequest(_message.Message):
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.EntryKind.ValueType]:
         """Only entries of one of these kinds. Empty = all."""
 
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only entries written at this time or later. Unset = from the first."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only entries written before this time. Unset = to the last."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only entries that have all of these labels."""
+
     def __init__(
         self,
         *,
@@ -176,10 +253,13 @@ class ListEntriesRequest(_message.Message):
         oldest_first: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "kinds", b"kinds", "oldest_first", b"oldest_first", "page_size", b"page_size", "page_token", b"page_token", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "end_time", b"end_time", "kinds", b"kinds", "labels", b"labels", "oldest_first", b"oldest_first", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,7 +277,9 @@ class ListEntriesResponse(_message.Message):
     """Send it to get the next page. Empty = this is the last one."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Entry]:
-        """The entries in the order asked for."""
+        """The entries in the order asked for. With `labels` there may be fewer than `page_size`, even none,
+        though more follow: a page looks at a bounded number of entries.
+        """
 
     def __init__(
         self,
@@ -224,6 +306,7 @@ class GetEntryRequest(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     DEBIT_KEY_FIELD_NUMBER: _builtins.int
     GRANT_KEY_FIELD_NUMBER: _builtins.int
+    REFUND_KEY_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Required. The caller's id of the account, 1–128 printable characters."""
     unit: _builtins.str
@@ -234,6 +317,8 @@ class GetEntryRequest(_message.Message):
     """The `idempotency_key` of the DebitOnce that made it, 1–255 printable characters."""
     grant_key: _builtins.str
     """The `idempotency_key`, or a legacy key, of the GrantOnce that made it, 1–255 printable characters."""
+    refund_key: _builtins.str
+    """The `idempotency_key` of the RefundCharge that made it, 1–255 printable characters."""
     def __init__(
         self,
         *,
@@ -242,12 +327,13 @@ class GetEntryRequest(_message.Message):
         seq: _builtins.int = ...,
         debit_key: _builtins.str = ...,
         grant_key: _builtins.str = ...,
+        refund_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["debit_key", b"debit_key", "grant_key", b"grant_key", "selector", b"selector", "seq", b"seq"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["debit_key", b"debit_key", "grant_key", b"grant_key", "refund_key", b"refund_key", "selector", b"selector", "seq", b"seq"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "debit_key", b"debit_key", "grant_key", b"grant_key", "selector", b"selector", "seq", b"seq", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "debit_key", b"debit_key", "grant_key", b"grant_key", "refund_key", b"refund_key", "selector", b"selector", "seq", b"seq", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["seq", "debit_key", "grant_key"]  # noqa: Y015
+    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["seq", "debit_key", "grant_key", "refund_key"]  # noqa: Y015
     _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
 
@@ -342,3 +428,271 @@ class ListLotsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListLotsResponse: _TypeAlias = ListLotsResponse  # noqa: Y015
+
+@_typing.final
+class GetStatsRequest(_message.Message):
+    """GetStatsRequest names a unit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """What is counted, 1–32 printable characters. Default `credits`."""
+    def __init__(
+        self,
+        *,
+        unit: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatsRequest: _TypeAlias = GetStatsRequest  # noqa: Y015
+
+@_typing.final
+class GetStatsResponse(_message.Message):
+    """GetStatsResponse sums the accounts of the unit. Sums are exact; one past int64 is BALANCE_OUT_OF_RANGE."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    ACCOUNT_COUNT_FIELD_NUMBER: _builtins.int
+    GRANTED_MICROS_FIELD_NUMBER: _builtins.int
+    SPENT_MICROS_FIELD_NUMBER: _builtins.int
+    REFUNDED_MICROS_FIELD_NUMBER: _builtins.int
+    EXPIRED_MICROS_FIELD_NUMBER: _builtins.int
+    REVOKED_MICROS_FIELD_NUMBER: _builtins.int
+    OUTSTANDING_MICROS_FIELD_NUMBER: _builtins.int
+    HELD_MICROS_FIELD_NUMBER: _builtins.int
+    DEBT_MICROS_FIELD_NUMBER: _builtins.int
+    PENDING_MICROS_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """What is counted."""
+    account_count: _builtins.int
+    """How many accounts there are."""
+    granted_micros: _builtins.int
+    """Lifetime total granted: grants, allowances and positive corrections."""
+    spent_micros: _builtins.int
+    """Lifetime total charged."""
+    refunded_micros: _builtins.int
+    """Lifetime total of charges given back."""
+    expired_micros: _builtins.int
+    """Lifetime total written off by expiry."""
+    revoked_micros: _builtins.int
+    """Lifetime total revoked, less what was reinstated."""
+    outstanding_micros: _builtins.int
+    """What the accounts own: granted + refunded − spent − expired − revoked."""
+    held_micros: _builtins.int
+    """What active reservations hold."""
+    debt_micros: _builtins.int
+    """What accounts in debt owe."""
+    pending_micros: _builtins.int
+    """Granted with an effective time that has not come yet."""
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """The database's time of the snapshot."""
+
+    def __init__(
+        self,
+        *,
+        unit: _builtins.str = ...,
+        account_count: _builtins.int = ...,
+        granted_micros: _builtins.int = ...,
+        spent_micros: _builtins.int = ...,
+        refunded_micros: _builtins.int = ...,
+        expired_micros: _builtins.int = ...,
+        revoked_micros: _builtins.int = ...,
+        outstanding_micros: _builtins.int = ...,
+        held_micros: _builtins.int = ...,
+        debt_micros: _builtins.int = ...,
+        pending_micros: _builtins.int = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_count", b"account_count", "debt_micros", b"debt_micros", "expired_micros", b"expired_micros", "granted_micros", b"granted_micros", "held_micros", b"held_micros", "outstanding_micros", b"outstanding_micros", "pending_micros", b"pending_micros", "read_time", b"read_time", "refunded_micros", b"refunded_micros", "revoked_micros", b"revoked_micros", "spent_micros", b"spent_micros", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class SpendGroup(_message.Message):
+    """SpendGroup names one thing to sum by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The value of a label, by its key of 1–64 bytes."""
+    dimension: Global___SpendDimension.ValueType
+    """Anything else."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        dimension: Global___SpendDimension.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "dimension", b"dimension", "label", b"label"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "dimension", b"dimension", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_by: _TypeAlias = _typing.Literal["label", "dimension"]  # noqa: Y015
+    _WhichOneofArgType_by: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_by) -> _WhichOneofReturnType_by | None: ...
+
+Global___SpendGroup: _TypeAlias = SpendGroup  # noqa: Y015
+
+@_typing.final
+class SpendReportRequest(_message.Message):
+    """SpendReportRequest says which charges to sum, and by what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    ROW_LIMIT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The caller's id of the account, at most 128 printable characters. Empty = all accounts of the unit."""
+    unit: _builtins.str
+    """What is counted, 1–32 printable characters. Default `credits`."""
+    row_limit: _builtins.int
+    """How many rows at most, 0 to 1000. 0 = 50."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only charges made at this time or later. Unset = from the first."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only charges made before this time. Unset = to the last."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only charges that have all of these labels."""
+
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendGroup]:
+        """At most 3, each once. Empty = the total alone."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        group_by: _abc.Iterable[Global___SpendGroup] | None = ...,
+        row_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "end_time", b"end_time", "group_by", b"group_by", "labels", b"labels", "row_limit", b"row_limit", "start_time", b"start_time", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendReportRequest: _TypeAlias = SpendReportRequest  # noqa: Y015
+
+@_typing.final
+class SpendRow(_message.Message):
+    """SpendRow sums the charges of one group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    CHARGED_MICROS_FIELD_NUMBER: _builtins.int
+    REFUNDED_MICROS_FIELD_NUMBER: _builtins.int
+    CHARGE_COUNT_FIELD_NUMBER: _builtins.int
+    charged_micros: _builtins.int
+    """What was charged."""
+    refunded_micros: _builtins.int
+    """What of these charges has been given back since, by refunds and late settles, whenever that was."""
+    charge_count: _builtins.int
+    """How many charges."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One value for each of `group_by`, in its order; empty where a charge has none."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+        charged_micros: _builtins.int = ...,
+        refunded_micros: _builtins.int = ...,
+        charge_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_count", b"charge_count", "charged_micros", b"charged_micros", "refunded_micros", b"refunded_micros", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendRow: _TypeAlias = SpendRow  # noqa: Y015
+
+@_typing.final
+class SpendReportResponse(_message.Message):
+    """SpendReportResponse answers the sums."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    GROUP_COUNT_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    group_count: _builtins.int
+    """How many groups there are, with those that were left out."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendRow]:
+        """The groups with the largest charges, largest first, then by their values."""
+
+    @_builtins.property
+    def total(self) -> Global___SpendRow:
+        """All charges that match, with those of groups that `row_limit` left out. It has no values."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """The database's time of the snapshot."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___SpendRow] | None = ...,
+        total: Global___SpendRow | None = ...,
+        group_count: _builtins.int = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_count", b"group_count", "read_time", b"read_time", "rows", b"rows", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendReportResponse: _TypeAlias = SpendReportResponse  # noqa: Y015

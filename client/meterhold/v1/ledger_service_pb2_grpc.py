@@ -65,6 +65,16 @@ class LedgerServiceStub(object):
                 request_serializer=meterhold_dot_v1_dot_ledger__service__pb2.ListLotsRequest.SerializeToString,
                 response_deserializer=meterhold_dot_v1_dot_ledger__service__pb2.ListLotsResponse.FromString,
                 _registered_method=True)
+        self.GetStats = channel.unary_unary(
+                '/meterhold.v1.LedgerService/GetStats',
+                request_serializer=meterhold_dot_v1_dot_ledger__service__pb2.GetStatsRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_ledger__service__pb2.GetStatsResponse.FromString,
+                _registered_method=True)
+        self.SpendReport = channel.unary_unary(
+                '/meterhold.v1.LedgerService/SpendReport',
+                request_serializer=meterhold_dot_v1_dot_ledger__service__pb2.SpendReportRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_ledger__service__pb2.SpendReportResponse.FromString,
+                _registered_method=True)
 
 
 class LedgerServiceServicer(object):
@@ -111,6 +121,21 @@ class LedgerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStats(self, request, context):
+        """GetStats sums all accounts of a unit, from one snapshot. What is due and not swept yet counts as it is
+        stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SpendReport(self, request, context):
+        """SpendReport sums the charges of one account, or of all, by what they were for, from one snapshot.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LedgerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -138,6 +163,16 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ListLots,
                     request_deserializer=meterhold_dot_v1_dot_ledger__service__pb2.ListLotsRequest.FromString,
                     response_serializer=meterhold_dot_v1_dot_ledger__service__pb2.ListLotsResponse.SerializeToString,
+            ),
+            'GetStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStats,
+                    request_deserializer=meterhold_dot_v1_dot_ledger__service__pb2.GetStatsRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_ledger__service__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'SpendReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.SpendReport,
+                    request_deserializer=meterhold_dot_v1_dot_ledger__service__pb2.SpendReportRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_ledger__service__pb2.SpendReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -281,6 +316,60 @@ class LedgerService(object):
             '/meterhold.v1.LedgerService/ListLots',
             meterhold_dot_v1_dot_ledger__service__pb2.ListLotsRequest.SerializeToString,
             meterhold_dot_v1_dot_ledger__service__pb2.ListLotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.LedgerService/GetStats',
+            meterhold_dot_v1_dot_ledger__service__pb2.GetStatsRequest.SerializeToString,
+            meterhold_dot_v1_dot_ledger__service__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SpendReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.LedgerService/SpendReport',
+            meterhold_dot_v1_dot_ledger__service__pb2.SpendReportRequest.SerializeToString,
+            meterhold_dot_v1_dot_ledger__service__pb2.SpendReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,12 @@ class LedgerServiceStub:
     """GetEntry answers one ledger entry, by `seq` or by idempotency key. Can answer ENTRY_NOT_FOUND."""
     ListLots: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListLotsRequest, _ledger_service_pb2.ListLotsResponse]
     """ListLots answers the lots of an account, newest first."""
+    GetStats: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetStatsRequest, _ledger_service_pb2.GetStatsResponse]
+    """GetStats sums all accounts of a unit, from one snapshot. What is due and not swept yet counts as it is
+    stored.
+    """
+    SpendReport: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.SpendReportRequest, _ledger_service_pb2.SpendReportResponse]
+    """SpendReport sums the charges of one account, or of all, by what they were for, from one snapshot."""
 
 @_typing.type_check_only
 class LedgerServiceAsyncStub(LedgerServiceStub):
@@ -71,6 +77,12 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """GetEntry answers one ledger entry, by `seq` or by idempotency key. Can answer ENTRY_NOT_FOUND."""
     ListLots: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListLotsRequest, _ledger_service_pb2.ListLotsResponse]  # type: ignore[assignment]
     """ListLots answers the lots of an account, newest first."""
+    GetStats: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetStatsRequest, _ledger_service_pb2.GetStatsResponse]  # type: ignore[assignment]
+    """GetStats sums all accounts of a unit, from one snapshot. What is due and not swept yet counts as it is
+    stored.
+    """
+    SpendReport: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.SpendReportRequest, _ledger_service_pb2.SpendReportResponse]  # type: ignore[assignment]
+    """SpendReport sums the charges of one account, or of all, by what they were for, from one snapshot."""
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     """LedgerService reads what MeteringService wrote. It changes nothing.
@@ -120,5 +132,23 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.ListLotsResponse, _abc.Awaitable[_ledger_service_pb2.ListLotsResponse]]:
         """ListLots answers the lots of an account, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetStats(
+        self,
+        request: _ledger_service_pb2.GetStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.GetStatsResponse, _abc.Awaitable[_ledger_service_pb2.GetStatsResponse]]:
+        """GetStats sums all accounts of a unit, from one snapshot. What is due and not swept yet counts as it is
+        stored.
+        """
+
+    @_abc_1.abstractmethod
+    def SpendReport(
+        self,
+        request: _ledger_service_pb2.SpendReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.SpendReportResponse, _abc.Awaitable[_ledger_service_pb2.SpendReportResponse]]:
+        """SpendReport sums the charges of one account, or of all, by what they were for, from one snapshot."""
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

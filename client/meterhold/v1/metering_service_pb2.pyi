@@ -754,6 +754,7 @@ class GrantOnceRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Required. The caller's id of the account, 1–128 printable characters."""
     unit: _builtins.str
@@ -797,6 +798,10 @@ class GrantOnceRequest(_message.Message):
     def metadata(self) -> _struct_pb2.Struct:
         """At most 4 KiB as JSON and 16 levels deep. Not compared on replay."""
 
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When the credits can be spent. Unset or passed = at once; until then they are pending."""
+
     def __init__(
         self,
         *,
@@ -813,10 +818,11 @@ class GrantOnceRequest(_message.Message):
         source: _types_pb2.Source | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "cash", b"cash", "expire_time", b"expire_time", "metadata", b"metadata", "priority", b"priority", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "cash", b"cash", "effective_time", b"effective_time", "expire_time", b"expire_time", "metadata", b"metadata", "priority", b"priority", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "account", b"account", "amount_micros", b"amount_micros", "cash", b"cash", "category", b"category", "expire_time", b"expire_time", "idempotency_key", b"idempotency_key", "labels", b"labels", "legacy_keys", b"legacy_keys", "metadata", b"metadata", "priority", b"priority", "reason", b"reason", "source", b"source", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "account", b"account", "amount_micros", b"amount_micros", "cash", b"cash", "category", b"category", "effective_time", b"effective_time", "expire_time", b"expire_time", "idempotency_key", b"idempotency_key", "labels", b"labels", "legacy_keys", b"legacy_keys", "metadata", b"metadata", "priority", b"priority", "reason", b"reason", "source", b"source", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -834,17 +840,25 @@ class GrantOnceResponse(_message.Message):
     ENTRY_FIELD_NUMBER: _builtins.int
     DEBT_REPAID_MICROS_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    REVOKED_MICROS_FIELD_NUMBER: _builtins.int
     debt_repaid_micros: _builtins.int
     """How much of it repaid debt."""
     replayed: _builtins.bool
     """True if this is the answer of an earlier grant under the same or a legacy key."""
+    pending: _builtins.bool
+    """True if the credits wait for their `effective_time`."""
+    revoked_micros: _builtins.int
+    """What was revoked of it at once, by a revocation that came before the grant."""
     @_builtins.property
     def balance(self) -> _types_pb2.Balance:
         """The account right after the grant."""
 
     @_builtins.property
     def entry(self) -> _types_pb2.Entry:
-        """The ledger entry of the grant. Its `seq` names the lot."""
+        """The ledger entry of the grant. Its `seq` names the lot. Unset if the grant is pending: its entry is
+        written when it becomes effective.
+        """
 
     def __init__(
         self,
@@ -853,14 +867,292 @@ class GrantOnceResponse(_message.Message):
         entry: _types_pb2.Entry | None = ...,
         debt_repaid_micros: _builtins.int = ...,
         replayed: _builtins.bool = ...,
+        pending: _builtins.bool = ...,
+        revoked_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "entry", b"entry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "debt_repaid_micros", b"debt_repaid_micros", "entry", b"entry", "replayed", b"replayed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "debt_repaid_micros", b"debt_repaid_micros", "entry", b"entry", "pending", b"pending", "replayed", b"replayed", "revoked_micros", b"revoked_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GrantOnceResponse: _TypeAlias = GrantOnceResponse  # noqa: Y015
+
+@_typing.final
+class RevokeGrantRequest(_message.Message):
+    """RevokeGrantRequest says how much of a grant is revoked all in all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    GRANT_KEY_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    CUMULATIVE_FRACTION_PPM_FIELD_NUMBER: _builtins.int
+    CUMULATIVE_AMOUNT_MICROS_FIELD_NUMBER: _builtins.int
+    ALLOW_TOMBSTONE_FIELD_NUMBER: _builtins.int
+    REVOCATION_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_SOURCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    grant_key: _builtins.str
+    """Required. The `idempotency_key`, or a legacy key, of the GrantOnce, 1–255 printable characters."""
+    account: _builtins.str
+    """The account of the grant, at most 128 printable characters. Empty = whichever has it; `unit` is
+    then empty, too.
+    """
+    unit: _builtins.str
+    """What is counted, at most 32 printable characters. Default `credits`."""
+    cumulative_fraction_ppm: _builtins.int
+    """1 to 1 000 000 millionths of the grant, rounded half up to the micro."""
+    cumulative_amount_micros: _builtins.int
+    """1 to 10^15 micros; more than the grant is all of it."""
+    allow_tombstone: _builtins.bool
+    """What to do if there is no such grant. True: remember it; a grant that comes later is blocked if all of
+    it is revoked, else reduced at once. False: GRANT_NOT_FOUND.
+    """
+    revocation_id: _builtins.str
+    """At most 128 printable characters. Revocations of different ids add up, up to the grant: give each
+    dispute its own. Empty is an id, too: the refunds of the purchase.
+    """
+    reason: _builtins.str
+    """Why, for people: at most 256 bytes."""
+    @_builtins.property
+    def expected_source(self) -> _types_pb2.ExpectedSource:
+        """Compared with the `source` and `cash` of the grant, or of the earlier revocations of a grant that has
+        not come yet.
+        """
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """At most 16, keys of 1–64 and values of at most 256 bytes."""
+
+    @_builtins.property
+    def metadata(self) -> _struct_pb2.Struct:
+        """At most 4 KiB as JSON and 16 levels deep."""
+
+    def __init__(
+        self,
+        *,
+        grant_key: _builtins.str = ...,
+        account: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        cumulative_fraction_ppm: _builtins.int = ...,
+        cumulative_amount_micros: _builtins.int = ...,
+        allow_tombstone: _builtins.bool = ...,
+        revocation_id: _builtins.str = ...,
+        expected_source: _types_pb2.ExpectedSource | None = ...,
+        reason: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        metadata: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cumulative", b"cumulative", "cumulative_amount_micros", b"cumulative_amount_micros", "cumulative_fraction_ppm", b"cumulative_fraction_ppm", "expected_source", b"expected_source", "metadata", b"metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "allow_tombstone", b"allow_tombstone", "cumulative", b"cumulative", "cumulative_amount_micros", b"cumulative_amount_micros", "cumulative_fraction_ppm", b"cumulative_fraction_ppm", "expected_source", b"expected_source", "grant_key", b"grant_key", "labels", b"labels", "metadata", b"metadata", "reason", b"reason", "revocation_id", b"revocation_id", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_cumulative: _TypeAlias = _typing.Literal["cumulative_fraction_ppm", "cumulative_amount_micros"]  # noqa: Y015
+    _WhichOneofArgType_cumulative: _TypeAlias = _typing.Literal["cumulative", b"cumulative"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_cumulative) -> _WhichOneofReturnType_cumulative | None: ...
+
+Global___RevokeGrantRequest: _TypeAlias = RevokeGrantRequest  # noqa: Y015
+
+@_typing.final
+class RevokeGrantResponse(_message.Message):
+    """RevokeGrantResponse tells what was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    REVOKED_MICROS_FIELD_NUMBER: _builtins.int
+    GRANT_REVOKED_MICROS_FIELD_NUMBER: _builtins.int
+    TOMBSTONE_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account of the grant; empty for a tombstone that names none."""
+    unit: _builtins.str
+    """What is counted; empty for a tombstone that names no account."""
+    revoked_micros: _builtins.int
+    """What this call took."""
+    grant_revoked_micros: _builtins.int
+    """What is revoked of the grant, by all revocations together less what was reinstated."""
+    tombstone: _builtins.bool
+    """True if the grant has not come, or is not effective yet: the revocation waits for it."""
+    @_builtins.property
+    def balance(self) -> _types_pb2.Balance:
+        """The account right after it; all zeros for a tombstone."""
+
+    @_builtins.property
+    def entry(self) -> _types_pb2.Entry:
+        """The ledger entry of this revocation; unset if it took nothing."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        balance: _types_pb2.Balance | None = ...,
+        entry: _types_pb2.Entry | None = ...,
+        revoked_micros: _builtins.int = ...,
+        grant_revoked_micros: _builtins.int = ...,
+        tombstone: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "balance", b"balance", "entry", b"entry", "grant_revoked_micros", b"grant_revoked_micros", "revoked_micros", b"revoked_micros", "tombstone", b"tombstone", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeGrantResponse: _TypeAlias = RevokeGrantResponse  # noqa: Y015
+
+@_typing.final
+class ReinstateGrantRequest(_message.Message):
+    """ReinstateGrantRequest says what to give back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    GRANT_KEY_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    REVOCATION_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_SOURCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    grant_key: _builtins.str
+    """Required. The `idempotency_key`, or a legacy key, of the GrantOnce, 1–255 printable characters."""
+    account: _builtins.str
+    """The account of the grant, at most 128 printable characters. Empty = whichever has it; `unit` is
+    then empty, too.
+    """
+    unit: _builtins.str
+    """What is counted, at most 32 printable characters. Default `credits`."""
+    revocation_id: _builtins.str
+    """The id of the revocations to undo, at most 128 printable characters."""
+    reason: _builtins.str
+    """Why, for people: at most 256 bytes."""
+    @_builtins.property
+    def expected_source(self) -> _types_pb2.ExpectedSource:
+        """Compared as by RevokeGrant."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """At most 16, keys of 1–64 and values of at most 256 bytes."""
+
+    @_builtins.property
+    def metadata(self) -> _struct_pb2.Struct:
+        """At most 4 KiB as JSON and 16 levels deep."""
+
+    def __init__(
+        self,
+        *,
+        grant_key: _builtins.str = ...,
+        account: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        revocation_id: _builtins.str = ...,
+        expected_source: _types_pb2.ExpectedSource | None = ...,
+        reason: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        metadata: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_source", b"expected_source", "metadata", b"metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "expected_source", b"expected_source", "grant_key", b"grant_key", "labels", b"labels", "metadata", b"metadata", "reason", b"reason", "revocation_id", b"revocation_id", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReinstateGrantRequest: _TypeAlias = ReinstateGrantRequest  # noqa: Y015
+
+@_typing.final
+class ReinstateGrantResponse(_message.Message):
+    """ReinstateGrantResponse tells what was given back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    REINSTATED_MICROS_FIELD_NUMBER: _builtins.int
+    GRANT_REVOKED_MICROS_FIELD_NUMBER: _builtins.int
+    TOMBSTONE_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account of the grant; empty for a tombstone that names none."""
+    unit: _builtins.str
+    """What is counted; empty for a tombstone that names no account."""
+    reinstated_micros: _builtins.int
+    """What this call gave back."""
+    grant_revoked_micros: _builtins.int
+    """What is still revoked of the grant."""
+    tombstone: _builtins.bool
+    """True if the grant has not come, or is not effective yet."""
+    @_builtins.property
+    def balance(self) -> _types_pb2.Balance:
+        """The account right after it; all zeros for a tombstone."""
+
+    @_builtins.property
+    def entry(self) -> _types_pb2.Entry:
+        """The ledger entry of this reinstatement; unset if it gave nothing."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        balance: _types_pb2.Balance | None = ...,
+        entry: _types_pb2.Entry | None = ...,
+        reinstated_micros: _builtins.int = ...,
+        grant_revoked_micros: _builtins.int = ...,
+        tombstone: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "balance", b"balance", "entry", b"entry", "grant_revoked_micros", b"grant_revoked_micros", "reinstated_micros", b"reinstated_micros", "tombstone", b"tombstone", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReinstateGrantResponse: _TypeAlias = ReinstateGrantResponse  # noqa: Y015
 
 @_typing.final
 class Capture(_message.Message):
@@ -1066,6 +1358,7 @@ class BalanceResponse(_message.Message):
 
     BALANCE_FIELD_NUMBER: _builtins.int
     LOTS_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def balance(self) -> _types_pb2.Balance:
         """All numbers."""
@@ -1074,15 +1367,20 @@ class BalanceResponse(_message.Message):
     def lots(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Lot]:
         """The lots with credits left, in spend order, at most 1000; empty unless asked for."""
 
+    @_builtins.property
+    def pending(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Lot]:
+        """The grants that are not effective yet, soonest first, at most 1000; empty unless lots are asked for."""
+
     def __init__(
         self,
         *,
         balance: _types_pb2.Balance | None = ...,
         lots: _abc.Iterable[_types_pb2.Lot] | None = ...,
+        pending: _abc.Iterable[_types_pb2.Lot] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "lots", b"lots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "lots", b"lots", "pending", b"pending"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

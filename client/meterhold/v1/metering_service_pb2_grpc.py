@@ -84,6 +84,16 @@ class MeteringServiceStub(object):
                 request_serializer=meterhold_dot_v1_dot_metering__service__pb2.RefundChargeRequest.SerializeToString,
                 response_deserializer=meterhold_dot_v1_dot_metering__service__pb2.RefundChargeResponse.FromString,
                 _registered_method=True)
+        self.RevokeGrant = channel.unary_unary(
+                '/meterhold.v1.MeteringService/RevokeGrant',
+                request_serializer=meterhold_dot_v1_dot_metering__service__pb2.RevokeGrantRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_metering__service__pb2.RevokeGrantResponse.FromString,
+                _registered_method=True)
+        self.ReinstateGrant = channel.unary_unary(
+                '/meterhold.v1.MeteringService/ReinstateGrant',
+                request_serializer=meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantResponse.FromString,
+                _registered_method=True)
         self.Balance = channel.unary_unary(
                 '/meterhold.v1.MeteringService/Balance',
                 request_serializer=meterhold_dot_v1_dot_metering__service__pb2.BalanceRequest.SerializeToString,
@@ -168,7 +178,8 @@ class MeteringServiceServicer(object):
 
     def GrantOnce(self, request, context):
         """GrantOnce credits exactly once for its key. Debt is repaid first. Creates the account if it is new.
-        Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INVALID_FIELD (an
+        Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, SOURCE_MISMATCH (with a
+        revocation that came before it), GRANT_REVOKED (by one that came before it), INVALID_FIELD (an
         `expire_time` that has passed by the database's clock), ACCOUNT_FROZEN, BALANCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -181,6 +192,27 @@ class MeteringServiceServicer(object):
         given back than was charged, over all refunds of the charge. Checked in this order:
         AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
         neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeGrant(self, request, context):
+        """RevokeGrant takes credits of a grant back, as after a refund or a dispute of its purchase. It says how
+        much is revoked all in all: only what is more than before is taken, and a repeated call takes nothing.
+        First it takes what the grant's own lot has available; for what was spent or is held, other lots are
+        charged, then the account owes it, and credits that return pay it. What has expired is not taken.
+        Without `account` the account is found by the grant's key. Checked in this order:
+        AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReinstateGrant(self, request, context):
+        """ReinstateGrant gives back what RevokeGrant took under a `revocation_id`, as after a dispute that was
+        won. Earlier revocations of that id, sent again, take nothing any more. A repeated call gives nothing.
+        Checked in this order: GRANT_NOT_FOUND, SOURCE_MISMATCH, BALANCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,6 +268,16 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.RefundCharge,
                     request_deserializer=meterhold_dot_v1_dot_metering__service__pb2.RefundChargeRequest.FromString,
                     response_serializer=meterhold_dot_v1_dot_metering__service__pb2.RefundChargeResponse.SerializeToString,
+            ),
+            'RevokeGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeGrant,
+                    request_deserializer=meterhold_dot_v1_dot_metering__service__pb2.RevokeGrantRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_metering__service__pb2.RevokeGrantResponse.SerializeToString,
+            ),
+            'ReinstateGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReinstateGrant,
+                    request_deserializer=meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantResponse.SerializeToString,
             ),
             'Balance': grpc.unary_unary_rpc_method_handler(
                     servicer.Balance,
@@ -469,6 +511,60 @@ class MeteringService(object):
             '/meterhold.v1.MeteringService/RefundCharge',
             meterhold_dot_v1_dot_metering__service__pb2.RefundChargeRequest.SerializeToString,
             meterhold_dot_v1_dot_metering__service__pb2.RefundChargeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.MeteringService/RevokeGrant',
+            meterhold_dot_v1_dot_metering__service__pb2.RevokeGrantRequest.SerializeToString,
+            meterhold_dot_v1_dot_metering__service__pb2.RevokeGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReinstateGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.MeteringService/ReinstateGrant',
+            meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantRequest.SerializeToString,
+            meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantResponse.FromString,
             options,
             channel_credentials,
             insecure,

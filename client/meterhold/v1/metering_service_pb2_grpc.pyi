@@ -83,7 +83,8 @@ class MeteringServiceStub:
     """
     GrantOnce: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.GrantOnceRequest, _metering_service_pb2.GrantOnceResponse]
     """GrantOnce credits exactly once for its key. Debt is repaid first. Creates the account if it is new.
-    Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INVALID_FIELD (an
+    Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, SOURCE_MISMATCH (with a
+    revocation that came before it), GRANT_REVOKED (by one that came before it), INVALID_FIELD (an
     `expire_time` that has passed by the database's clock), ACCOUNT_FROZEN, BALANCE_OUT_OF_RANGE.
     """
     RefundCharge: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.RefundChargeRequest, _metering_service_pb2.RefundChargeResponse]
@@ -92,6 +93,19 @@ class MeteringServiceStub:
     given back than was charged, over all refunds of the charge. Checked in this order:
     AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
     neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
+    """
+    RevokeGrant: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.RevokeGrantRequest, _metering_service_pb2.RevokeGrantResponse]
+    """RevokeGrant takes credits of a grant back, as after a refund or a dispute of its purchase. It says how
+    much is revoked all in all: only what is more than before is taken, and a repeated call takes nothing.
+    First it takes what the grant's own lot has available; for what was spent or is held, other lots are
+    charged, then the account owes it, and credits that return pay it. What has expired is not taken.
+    Without `account` the account is found by the grant's key. Checked in this order:
+    AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH.
+    """
+    ReinstateGrant: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.ReinstateGrantRequest, _metering_service_pb2.ReinstateGrantResponse]
+    """ReinstateGrant gives back what RevokeGrant took under a `revocation_id`, as after a dispute that was
+    won. Earlier revocations of that id, sent again, take nothing any more. A repeated call gives nothing.
+    Checked in this order: GRANT_NOT_FOUND, SOURCE_MISMATCH, BALANCE_OUT_OF_RANGE.
     """
     Balance: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.BalanceRequest, _metering_service_pb2.BalanceResponse]
     """Balance answers all numbers of an account; all zeros for an unknown one. What is due by the
@@ -153,7 +167,8 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     """
     GrantOnce: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.GrantOnceRequest, _metering_service_pb2.GrantOnceResponse]  # type: ignore[assignment]
     """GrantOnce credits exactly once for its key. Debt is repaid first. Creates the account if it is new.
-    Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INVALID_FIELD (an
+    Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, SOURCE_MISMATCH (with a
+    revocation that came before it), GRANT_REVOKED (by one that came before it), INVALID_FIELD (an
     `expire_time` that has passed by the database's clock), ACCOUNT_FROZEN, BALANCE_OUT_OF_RANGE.
     """
     RefundCharge: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.RefundChargeRequest, _metering_service_pb2.RefundChargeResponse]  # type: ignore[assignment]
@@ -162,6 +177,19 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     given back than was charged, over all refunds of the charge. Checked in this order:
     AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
     neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
+    """
+    RevokeGrant: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.RevokeGrantRequest, _metering_service_pb2.RevokeGrantResponse]  # type: ignore[assignment]
+    """RevokeGrant takes credits of a grant back, as after a refund or a dispute of its purchase. It says how
+    much is revoked all in all: only what is more than before is taken, and a repeated call takes nothing.
+    First it takes what the grant's own lot has available; for what was spent or is held, other lots are
+    charged, then the account owes it, and credits that return pay it. What has expired is not taken.
+    Without `account` the account is found by the grant's key. Checked in this order:
+    AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH.
+    """
+    ReinstateGrant: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.ReinstateGrantRequest, _metering_service_pb2.ReinstateGrantResponse]  # type: ignore[assignment]
+    """ReinstateGrant gives back what RevokeGrant took under a `revocation_id`, as after a dispute that was
+    won. Earlier revocations of that id, sent again, take nothing any more. A repeated call gives nothing.
+    Checked in this order: GRANT_NOT_FOUND, SOURCE_MISMATCH, BALANCE_OUT_OF_RANGE.
     """
     Balance: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.BalanceRequest, _metering_service_pb2.BalanceResponse]  # type: ignore[assignment]
     """Balance answers all numbers of an account; all zeros for an unknown one. What is due by the
@@ -262,7 +290,8 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_metering_service_pb2.GrantOnceResponse, _abc.Awaitable[_metering_service_pb2.GrantOnceResponse]]:
         """GrantOnce credits exactly once for its key. Debt is repaid first. Creates the account if it is new.
-        Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, INVALID_FIELD (an
+        Checked in this order: AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, SOURCE_MISMATCH (with a
+        revocation that came before it), GRANT_REVOKED (by one that came before it), INVALID_FIELD (an
         `expire_time` that has passed by the database's clock), ACCOUNT_FROZEN, BALANCE_OUT_OF_RANGE.
         """
 
@@ -277,6 +306,31 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         given back than was charged, over all refunds of the charge. Checked in this order:
         AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
         neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeGrant(
+        self,
+        request: _metering_service_pb2.RevokeGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metering_service_pb2.RevokeGrantResponse, _abc.Awaitable[_metering_service_pb2.RevokeGrantResponse]]:
+        """RevokeGrant takes credits of a grant back, as after a refund or a dispute of its purchase. It says how
+        much is revoked all in all: only what is more than before is taken, and a repeated call takes nothing.
+        First it takes what the grant's own lot has available; for what was spent or is held, other lots are
+        charged, then the account owes it, and credits that return pay it. What has expired is not taken.
+        Without `account` the account is found by the grant's key. Checked in this order:
+        AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def ReinstateGrant(
+        self,
+        request: _metering_service_pb2.ReinstateGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metering_service_pb2.ReinstateGrantResponse, _abc.Awaitable[_metering_service_pb2.ReinstateGrantResponse]]:
+        """ReinstateGrant gives back what RevokeGrant took under a `revocation_id`, as after a dispute that was
+        won. Earlier revocations of that id, sent again, take nothing any more. A repeated call gives nothing.
+        Checked in this order: GRANT_NOT_FOUND, SOURCE_MISMATCH, BALANCE_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod

@@ -120,6 +120,14 @@ class _EntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntryKind.V
     """What was still held when a reservation with ON_EXPIRY_CHARGE expired. Negative."""
     ENTRY_KIND_REFUND: _EntryKind.ValueType  # 6
     """Part of a charge given back. Positive."""
+    ENTRY_KIND_ALLOWANCE: _EntryKind.ValueType  # 7
+    """The credits of a new period of the account's allowance. Positive."""
+    ENTRY_KIND_REVOCATION: _EntryKind.ValueType  # 8
+    """Credits taken back from a grant, as by RevokeGrant. Negative."""
+    ENTRY_KIND_REINSTATEMENT: _EntryKind.ValueType  # 9
+    """Revoked credits given back, as by ReinstateGrant. Positive."""
+    ENTRY_KIND_CORRECTION: _EntryKind.ValueType  # 10
+    """Sets right what RebuildBalance found damaged. Positive (counts as granted), negative (as spent) or 0."""
 
 class EntryKind(_EntryKind, metaclass=_EntryKindEnumTypeWrapper):
     """EntryKind says what a ledger entry records. The enum may grow."""
@@ -138,7 +146,47 @@ ENTRY_KIND_EXPIRY_CHARGE: EntryKind.ValueType  # 5
 """What was still held when a reservation with ON_EXPIRY_CHARGE expired. Negative."""
 ENTRY_KIND_REFUND: EntryKind.ValueType  # 6
 """Part of a charge given back. Positive."""
+ENTRY_KIND_ALLOWANCE: EntryKind.ValueType  # 7
+"""The credits of a new period of the account's allowance. Positive."""
+ENTRY_KIND_REVOCATION: EntryKind.ValueType  # 8
+"""Credits taken back from a grant, as by RevokeGrant. Negative."""
+ENTRY_KIND_REINSTATEMENT: EntryKind.ValueType  # 9
+"""Revoked credits given back, as by ReinstateGrant. Positive."""
+ENTRY_KIND_CORRECTION: EntryKind.ValueType  # 10
+"""Sets right what RebuildBalance found damaged. Positive (counts as granted), negative (as spent) or 0."""
 Global___EntryKind: _TypeAlias = EntryKind  # noqa: Y015
+
+class _AllowancePeriod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AllowancePeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AllowancePeriod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALLOWANCE_PERIOD_UNSPECIFIED: _AllowancePeriod.ValueType  # 0
+    """Same as OFF in a request. Never sent in an answer."""
+    ALLOWANCE_PERIOD_OFF: _AllowancePeriod.ValueType  # 1
+    """Not at all."""
+    ALLOWANCE_PERIOD_DAILY: _AllowancePeriod.ValueType  # 2
+    """Every 24 hours from the anchor."""
+    ALLOWANCE_PERIOD_WEEKLY: _AllowancePeriod.ValueType  # 3
+    """Every 7 times 24 hours from the anchor."""
+    ALLOWANCE_PERIOD_MONTHLY: _AllowancePeriod.ValueType  # 4
+    """Every calendar month (UTC), on the anchor's day, or the month's last day if it has no such day."""
+
+class AllowancePeriod(_AllowancePeriod, metaclass=_AllowancePeriodEnumTypeWrapper):
+    """AllowancePeriod says how often an allowance is renewed."""
+
+ALLOWANCE_PERIOD_UNSPECIFIED: AllowancePeriod.ValueType  # 0
+"""Same as OFF in a request. Never sent in an answer."""
+ALLOWANCE_PERIOD_OFF: AllowancePeriod.ValueType  # 1
+"""Not at all."""
+ALLOWANCE_PERIOD_DAILY: AllowancePeriod.ValueType  # 2
+"""Every 24 hours from the anchor."""
+ALLOWANCE_PERIOD_WEEKLY: AllowancePeriod.ValueType  # 3
+"""Every 7 times 24 hours from the anchor."""
+ALLOWANCE_PERIOD_MONTHLY: AllowancePeriod.ValueType  # 4
+"""Every calendar month (UTC), on the anchor's day, or the month's last day if it has no such day."""
+Global___AllowancePeriod: _TypeAlias = AllowancePeriod  # noqa: Y015
 
 class _ReservationState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -194,6 +242,7 @@ class Balance(_message.Message):
     REFUNDED_MICROS_FIELD_NUMBER: _builtins.int
     DEBT_MICROS_FIELD_NUMBER: _builtins.int
     CREDIT_LIMIT_MICROS_FIELD_NUMBER: _builtins.int
+    PENDING_MICROS_FIELD_NUMBER: _builtins.int
     ledger_seq: _builtins.int
     """The ledger position this balance includes: the `seq` of the account's newest entry, 0 before the first."""
     available_micros: _builtins.int
@@ -216,6 +265,8 @@ class Balance(_message.Message):
     """What is owed because more was charged than there was. The next grant repays it first. Never negative."""
     credit_limit_micros: _builtins.int
     """How far below zero `available_micros` may go by charges that do not ask for OVERDRAFT. 0 by default."""
+    pending_micros: _builtins.int
+    """Granted with an `effective_time` that has not come yet: cannot be spent, and is in no other number."""
     def __init__(
         self,
         *,
@@ -230,10 +281,11 @@ class Balance(_message.Message):
         refunded_micros: _builtins.int = ...,
         debt_micros: _builtins.int = ...,
         credit_limit_micros: _builtins.int = ...,
+        pending_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_micros", b"available_micros", "credit_limit_micros", b"credit_limit_micros", "debt_micros", b"debt_micros", "expired_micros", b"expired_micros", "granted_micros", b"granted_micros", "held_micros", b"held_micros", "ledger_seq", b"ledger_seq", "refunded_micros", b"refunded_micros", "remaining_micros", b"remaining_micros", "revoked_micros", b"revoked_micros", "spent_micros", b"spent_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_micros", b"available_micros", "credit_limit_micros", b"credit_limit_micros", "debt_micros", b"debt_micros", "expired_micros", b"expired_micros", "granted_micros", b"granted_micros", "held_micros", b"held_micros", "ledger_seq", b"ledger_seq", "pending_micros", b"pending_micros", "refunded_micros", b"refunded_micros", "remaining_micros", b"remaining_micros", "revoked_micros", b"revoked_micros", "spent_micros", b"spent_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,12 +443,13 @@ class Entry(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """1, 2, 3 … per account, without gaps."""
     kind: Global___EntryKind.ValueType
     """What the entry records."""
     amount_micros: _builtins.int
-    """Signed change of `remaining_micros`. Never 0."""
+    """Signed change of `remaining_micros`. Never 0, but for a CORRECTION."""
     remaining_after_micros: _builtins.int
     """`remaining_micros` of the account right after this entry."""
     reservation_id: _builtins.str
@@ -406,9 +459,15 @@ class Entry(_message.Message):
     capture that caused it; empty if it had none.
     """
     related_seq: _builtins.int
-    """The `seq` of the grant whose lot expired (EXPIRY), or of the charge given back (REFUND); 0 otherwise."""
+    """The `seq` of the grant whose lot expired (EXPIRY) or that was revoked (REVOCATION, REINSTATEMENT), of
+    the charge given back (REFUND), or of the entry that is set right (CORRECTION); 0 otherwise.
+    """
     reason: _builtins.str
-    """Reason of the grant; empty for other kinds."""
+    """Reason that a grant, refund, revocation, reinstatement or correction gave; empty for other kinds."""
+    description: _builtins.str
+    """A short English text for the account's owner, such as `Usage` or `Credits expired`. It depends on the
+    kind and the sign alone, and never has ids, keys, labels or reasons in it.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """The database's time of the transaction that wrote the entry."""
@@ -440,10 +499,11 @@ class Entry(_message.Message):
         usage: Global___Usage | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
         reason: _builtins.str = ...,
+        description: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_micros", b"amount_micros", "create_time", b"create_time", "key", b"key", "kind", b"kind", "labels", b"labels", "metadata", b"metadata", "reason", b"reason", "related_seq", b"related_seq", "remaining_after_micros", b"remaining_after_micros", "reservation_id", b"reservation_id", "seq", b"seq", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_micros", b"amount_micros", "create_time", b"create_time", "description", b"description", "key", b"key", "kind", b"kind", "labels", b"labels", "metadata", b"metadata", "reason", b"reason", "related_seq", b"related_seq", "remaining_after_micros", b"remaining_after_micros", "reservation_id", b"reservation_id", "seq", b"seq", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -466,8 +526,13 @@ class Lot(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     CASH_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    EXPIRED_MICROS_FIELD_NUMBER: _builtins.int
+    REVOKED_MICROS_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
-    """The `seq` of the GRANT entry, or of the REFUND entry, that opened the lot."""
+    """The `seq` of the entry that opened the lot: a GRANT, an ALLOWANCE, a REFUND or a REINSTATEMENT. 0 for
+    a grant that is not effective yet.
+    """
     granted_micros: _builtins.int
     """What the grant put in."""
     available_micros: _builtins.int
@@ -480,6 +545,10 @@ class Lot(_message.Message):
     """Where the credits come from."""
     idempotency_key: _builtins.str
     """The key of the GrantOnce."""
+    expired_micros: _builtins.int
+    """What was written off because the lot had expired."""
+    revoked_micros: _builtins.int
+    """What has been revoked of the grant, less what was reinstated."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When what is available expires; unset = never."""
@@ -496,6 +565,10 @@ class Lot(_message.Message):
     def source(self) -> Global___Source:
         """Where it comes from; unset if the grant did not say."""
 
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When a grant that is pending becomes effective; unset for a lot."""
+
     def __init__(
         self,
         *,
@@ -510,14 +583,93 @@ class Lot(_message.Message):
         idempotency_key: _builtins.str = ...,
         cash: Global___Cash | None = ...,
         source: Global___Source | None = ...,
+        expired_micros: _builtins.int = ...,
+        revoked_micros: _builtins.int = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cash", b"cash", "create_time", b"create_time", "expire_time", b"expire_time", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cash", b"cash", "create_time", b"create_time", "effective_time", b"effective_time", "expire_time", b"expire_time", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_micros", b"available_micros", "cash", b"cash", "category", b"category", "create_time", b"create_time", "expire_time", b"expire_time", "granted_micros", b"granted_micros", "held_micros", b"held_micros", "idempotency_key", b"idempotency_key", "priority", b"priority", "seq", b"seq", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_micros", b"available_micros", "cash", b"cash", "category", b"category", "create_time", b"create_time", "effective_time", b"effective_time", "expire_time", b"expire_time", "expired_micros", b"expired_micros", "granted_micros", b"granted_micros", "held_micros", b"held_micros", "idempotency_key", b"idempotency_key", "priority", b"priority", "revoked_micros", b"revoked_micros", "seq", b"seq", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Lot: _TypeAlias = Lot  # noqa: Y015
+
+@_typing.final
+class Allowance(_message.Message):
+    """Allowance is a lot that is replaced at each boundary: what is left expires, and the new lot is full.
+    Boundaries are the anchor plus a whole number of periods. Boundaries that were missed give one lot.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_MICROS_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    ANCHOR_TIME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    amount_micros: _builtins.int
+    """What each period has, 1 to 10^15 micros. 0 if the period is OFF."""
+    period: Global___AllowancePeriod.ValueType
+    """How often."""
+    priority: _builtins.int
+    """The priority of its lots, 0 to 1000. In a request unset = 10: spent before other credits."""
+    @_builtins.property
+    def anchor_time(self) -> _timestamp_pb2.Timestamp:
+        """The first boundary, in the years 1970 to 2999. In a request unset = the time of the call."""
+
+    def __init__(
+        self,
+        *,
+        amount_micros: _builtins.int = ...,
+        period: Global___AllowancePeriod.ValueType = ...,
+        anchor_time: _timestamp_pb2.Timestamp | None = ...,
+        priority: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "anchor_time", b"anchor_time", "priority", b"priority"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "amount_micros", b"amount_micros", "anchor_time", b"anchor_time", "period", b"period", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+
+Global___Allowance: _TypeAlias = Allowance  # noqa: Y015
+
+@_typing.final
+class ExpectedSource(_message.Message):
+    """ExpectedSource is what a caller knows of the purchase behind a grant. Only what is set is compared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    TEST_MODE_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The payment provider. At most 128 bytes."""
+    store_id: _builtins.str
+    """The provider's id of the shop. At most 128 bytes."""
+    test_mode: _builtins.bool
+    """Whether it was made in the provider's test mode."""
+    currency_code: _builtins.str
+    """The currency of `cash`, ISO 4217: three capital letters."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        store_id: _builtins.str = ...,
+        test_mode: _builtins.bool | None = ...,
+        currency_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_test_mode", b"_test_mode", "test_mode", b"test_mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_test_mode", b"_test_mode", "currency_code", b"currency_code", "provider", b"provider", "store_id", b"store_id", "test_mode", b"test_mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__test_mode: _TypeAlias = _typing.Literal["test_mode"]  # noqa: Y015
+    _WhichOneofArgType__test_mode: _TypeAlias = _typing.Literal["_test_mode", b"_test_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__test_mode) -> _WhichOneofReturnType__test_mode | None: ...
+
+Global___ExpectedSource: _TypeAlias = ExpectedSource  # noqa: Y015
 
 @_typing.final
 class Reservation(_message.Message):

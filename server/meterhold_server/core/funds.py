@@ -154,6 +154,7 @@ def put_back(
         write_off(posting, account, lot, micros, reservation_id)
         return
     repaid = repay(account, micros)
+    lot.repaid_micros += repaid
     lot.available_micros += micros - repaid
     account.lots_available_micros += micros - repaid
     if lot.available_micros and lot.expire_time is not None:
@@ -172,6 +173,8 @@ def write_off(
 ) -> None:
     """Record that `micros` of a lot, no longer counted in it, are lost to its expiry."""
     account.expired_micros += micros
+    lot.expired_micros += micros
+    posting.touch_lot(lot)
     posting.entry(
         account,
         EntryKind.EXPIRY,

@@ -24,13 +24,16 @@ _SIGN = {
     EntryKind.CAPTURE: -1,
     EntryKind.EXPIRY_CHARGE: -1,
     EntryKind.EXPIRY: -1,
+    EntryKind.ALLOWANCE: 1,
+    EntryKind.REVOCATION: -1,
+    EntryKind.REINSTATEMENT: 1,
 }
 _TOTALS = {
-    "granted_micros": (EntryKind.GRANT,),
+    "granted_micros": (EntryKind.GRANT, EntryKind.ALLOWANCE),
     "spent_micros": (EntryKind.DEBIT, EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE),
     "expired_micros": (EntryKind.EXPIRY,),
     "refunded_micros": (EntryKind.REFUND,),
-    "revoked_micros": (),
+    "revoked_micros": (EntryKind.REVOCATION, EntryKind.REINSTATEMENT),
 }
 
 

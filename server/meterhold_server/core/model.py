@@ -43,10 +43,29 @@ class EntryKind(StrEnum):
     EXPIRY = "EXPIRY"
     EXPIRY_CHARGE = "EXPIRY_CHARGE"
     REFUND = "REFUND"
+    ALLOWANCE = "ALLOWANCE"
+    REVOCATION = "REVOCATION"
+    REINSTATEMENT = "REINSTATEMENT"
+    CORRECTION = "CORRECTION"
 
 
 REFUNDABLE: Final = frozenset({EntryKind.DEBIT, EntryKind.CAPTURE})
 """What RefundCharge gives back. A hold charged at its expiry is trued up by a late settle."""
+
+
+class AllowancePeriod(StrEnum):
+    OFF = "OFF"
+    DAILY = "DAILY"
+    WEEKLY = "WEEKLY"
+    MONTHLY = "MONTHLY"
+
+
+class PendingState(StrEnum):
+    """Where a grant stands that was made before its effective time."""
+
+    PENDING = "PENDING"
+    LANDED = "LANDED"
+    REVOKED = "REVOKED"
 
 
 class ReservationState(StrEnum):
@@ -61,7 +80,8 @@ class ClaimKind(StrEnum):
 
     The keys of DEBIT_ONCE, GRANT_ONCE and REFUND_CHARGE are unique in the namespace, so that a
     retry misrouted to another account is a conflict and never a second charge; the others are
-    unique in their account.
+    unique in their account. A revocation that comes before its grant takes the key as GRANT_ONCE,
+    so that the two cannot miss each other; the grant then takes it as GRANT_AFTER_TOMBSTONE.
     """
 
     DEBIT_ONCE = "DEBIT_ONCE"
@@ -70,10 +90,16 @@ class ClaimKind(StrEnum):
     CAPTURE = "CAPTURE"
     EXTEND = "EXTEND"
     REFUND_CHARGE = "REFUND_CHARGE"
+    GRANT_AFTER_TOMBSTONE = "GRANT_AFTER_TOMBSTONE"
 
 
 NAMESPACE_CLAIM_KINDS: Final = frozenset(
-    {ClaimKind.DEBIT_ONCE, ClaimKind.GRANT_ONCE, ClaimKind.REFUND_CHARGE}
+    {
+        ClaimKind.DEBIT_ONCE,
+        ClaimKind.GRANT_ONCE,
+        ClaimKind.REFUND_CHARGE,
+        ClaimKind.GRANT_AFTER_TOMBSTONE,
+    }
 )
 
 
@@ -116,6 +142,7 @@ class Balance(NamedTuple):
     held_micros: int
     debt_micros: int
     credit_limit_micros: int
+    pending_micros: int = 0
 
     @property
     def remaining_micros(self) -> int:
@@ -144,7 +171,12 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Lot:
-    """What one grant put in, and how much of it is left."""
+    """What one grant put in, and how much of it is left.
+
+    `repaid_micros` returned to it and repaid debt. `revoked_here_micros` of the `revoked_micros`
+    were taken from the lot itself, the rest where `funds.charge` found it. `revocations`, by their
+    id: how much was ever revoked, and how much of it is taken and not reinstated.
+    """
 
     account_id: str
     seq: int
@@ -158,11 +190,22 @@ class Lot:
     idempotency_key: str = ""
     cash: dict[str, Any] | None = None
     source: dict[str, Any] | None = None
+    expired_micros: int = 0
+    repaid_micros: int = 0
+    revoked_micros: int = 0
+    revoked_here_micros: int = 0
+    revocations: dict[str, list[int]] | None = None
     stored: bool = field(default=False, compare=False)
 
     @property
     def live(self) -> bool:
         return self.available_micros > 0 or self.held_micros > 0
+
+    @property
+    def has_history(self) -> bool:
+        """Whether more has become of it than being held and spent."""
+        other = self.expired_micros or self.repaid_micros
+        return bool(other) or self.revocations is not None
 
     def expired(self, at: datetime) -> bool:
         return self.expire_time is not None and self.expire_time <= at
@@ -252,6 +295,79 @@ class ChargeRefund:
     stored: bool = field(default=False, compare=False)
 
 
+class AllowanceTerms(NamedTuple):
+    """What an account gets each period. No `anchor_time` = the time of its creation."""
+
+    amount_micros: int
+    period: AllowancePeriod
+    anchor_time: datetime | None = None
+    priority: int = 10
+
+
+@dataclass(slots=True)
+class Allowance:
+    """The allowance of an account.
+
+    `until_time` is the end of the period of its newest lot, and `refill_time` when the next is due.
+    """
+
+    account_id: str
+    amount_micros: int
+    period: AllowancePeriod
+    anchor_time: datetime
+    priority: int
+    until_time: datetime | None = None
+    refill_time: datetime | None = None
+    stored: bool = field(default=False, compare=False)
+
+
+class GrantKey(NamedTuple):
+    """The key of a GrantOnce in its namespace."""
+
+    namespace: str
+    key: str
+
+
+@dataclass(slots=True)
+class Tombstone:
+    """The revocations that came before their grant, or before it was effective.
+
+    By `revocation_id`: the largest fraction in ppm and the largest amount in micros that were
+    revoked, then those that were reinstated.
+    """
+
+    grant_key: GrantKey
+    create_time: datetime
+    source: dict[str, Any] | None = None
+    revocations: dict[str, list[int]] = field(default_factory=dict)
+    stored: bool = field(default=False, compare=False)
+
+
+@dataclass(slots=True)
+class PendingGrant:
+    """A grant whose `effective_time` lay in the future when it was made, and the lot it opens then.
+
+    `entry_seq` is 0 until it has landed.
+    """
+
+    account_id: str
+    idempotency_key: str
+    amount_micros: int
+    effective_time: datetime
+    state: PendingState
+    entry_seq: int
+    priority: int
+    category: LotCategory
+    expire_time: datetime | None
+    create_time: datetime
+    reason: str = ""
+    cash: dict[str, Any] | None = None
+    source: dict[str, Any] | None = None
+    labels: dict[str, str] | None = None
+    metadata: str | None = None
+    stored: bool = field(default=False, compare=False)
+
+
 class ClaimKey(NamedTuple):
     """An idempotency key in its scope: the namespace, or the account_id, by the kind."""
 
@@ -298,6 +414,9 @@ class Account:
     next_expire_time: datetime | None = None
     create_time: datetime | None = None
     frozen: bool = False
+    pending_micros: int = 0
+    allowance: Allowance | None = None
+    pending: dict[str, PendingGrant] = field(default_factory=dict)
     lots: list[Lot] = field(default_factory=list)
     reservations: dict[str, Reservation] = field(default_factory=dict)
     charges: dict[int, Entry] = field(default_factory=dict)
@@ -340,7 +459,26 @@ class Account:
             self.held_micros,
             self.debt_micros,
             self.credit_limit_micros,
+            self.pending_micros,
         )
+
+
+class DefaultsKey(NamedTuple):
+    """Which accounts: those of a unit of a namespace."""
+
+    namespace: str
+    unit: str
+
+
+@dataclass(slots=True)
+class Defaults:
+    """What accounts get when they are created. A signup amount of 0 is none."""
+
+    key: DefaultsKey
+    signup_micros: int = 0
+    signup_lifetime: timedelta | None = None
+    allowance: AllowanceTerms | None = None
+    stored: bool = field(default=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -349,3 +487,5 @@ class State:
 
     accounts: dict[str, Account] = field(default_factory=dict)
     claims: dict[ClaimKey, Claim] = field(default_factory=dict)
+    tombstones: dict[GrantKey, Tombstone] = field(default_factory=dict)
+    defaults: dict[DefaultsKey, Defaults] = field(default_factory=dict)

@@ -115,12 +115,14 @@ def _to_lots(
     micros = owed_micros + sum(part for _, part in parts)
     repaid = funds.repay(account, owed_micros)
     account.refunded_micros += micros
-    entry = posting.entry(account, EntryKind.REFUND, micros, parts, **of_entry)
+    rest = owed_micros - repaid
+    new = [Part(account.seq + 1, rest)] if rest else []
+    entry = posting.entry(account, EntryKind.REFUND, micros, parts + new, **of_entry)
     lots = {lot.seq: lot for lot in account.lots}
     for lot_seq, part in reversed(parts):
         funds.put_back(posting, account, lots[lot_seq], part, posting.now, entry.reservation_id)
-    if owed_micros > repaid:
-        funds.add_lot(posting, account, _lot_of(entry, owed_micros - repaid))
+    if rest:
+        funds.add_lot(posting, account, _lot_of(entry, rest))
     return entry
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
@@ -12,23 +12,33 @@ from meterhold_server.core.model import (
     NAMESPACE_CLAIM_KINDS,
     Account,
     AccountKey,
+    Allowance,
+    AllowancePeriod,
+    AllowanceTerms,
     ChargeRefund,
     Claim,
     ClaimKey,
     ClaimKind,
+    Defaults,
+    DefaultsKey,
     Entry,
     EntryKind,
+    GrantKey,
     Lot,
     LotCategory,
     OnExpiry,
     Part,
+    PendingGrant,
+    PendingState,
     Receipt,
     Reservation,
     ReservationState,
+    Tombstone,
 )
 from meterhold_server.storage.statements import (
     ACCOUNT_CHANGING,
     LOT_CHANGING,
+    LOT_HISTORY_CHANGING,
     RESERVATION_CHANGING,
 )
 
@@ -143,6 +153,66 @@ def charge_refund_from(row: Row) -> ChargeRefund:
     return ChargeRefund(account_id, charge_seq, refunded_micros, stored=True)
 
 
+def allowance_from(row: Row) -> Allowance:
+    account_id, amount_micros, period, *rest = row
+    return Allowance(account_id, amount_micros, AllowancePeriod(period), *rest, stored=True)
+
+
+def pending_grant_from(row: Row) -> PendingGrant:
+    (
+        account_id,
+        key,
+        amount_micros,
+        effective_time,
+        state,
+        entry_seq,
+        priority,
+        category,
+        expire_time,
+        create_time,
+        reason,
+        cash,
+        source,
+        labels,
+        metadata,
+    ) = row
+    return PendingGrant(
+        account_id,
+        key,
+        amount_micros,
+        effective_time,
+        PendingState(state),
+        entry_seq,
+        priority,
+        LotCategory(category),
+        expire_time,
+        create_time,
+        reason,
+        cash,
+        source,
+        labels,
+        _text_from(metadata),
+        stored=True,
+    )
+
+
+def tombstone_from(row: Row) -> Tombstone:
+    namespace, key, create_time, source, revocations = row
+    return Tombstone(GrantKey(namespace, key), create_time, source, revocations, stored=True)
+
+
+def defaults_from(row: Row) -> Defaults:
+    namespace, unit, signup_micros, lifetime_microseconds, allowance = row
+    lifetime = None if lifetime_microseconds is None else lifetime_microseconds * _MICROSECOND
+    return Defaults(
+        DefaultsKey(namespace, unit),
+        signup_micros,
+        lifetime,
+        _terms_from(allowance) if allowance else None,
+        stored=True,
+    )
+
+
 def claim_from(row: Row) -> Claim:
     """From a row of `statements.CLAIMS`: the claim's columns, then its entry's or NULLs."""
     kind, scope, key, account_id, request, answer, create_time, *entry = row
@@ -174,7 +244,7 @@ def account_changes(account: Account) -> dict[str, Any]:
 
 def lot_row(lot: Lot) -> dict[str, Any]:
     return {
-        **lot_changes(lot),
+        **lot_history(lot),
         "granted_micros": lot.granted_micros,
         "priority": lot.priority,
         "category": lot.category,
@@ -187,10 +257,79 @@ def lot_row(lot: Lot) -> dict[str, Any]:
 
 
 def lot_changes(lot: Lot) -> dict[str, Any]:
-    row = {name: getattr(lot, name) for name in LOT_CHANGING}
+    """What changes of most lots."""
+    return _of_lot(lot, LOT_CHANGING)
+
+
+def lot_history(lot: Lot) -> dict[str, Any]:
+    """All that changes of a lot."""
+    return _of_lot(lot, LOT_HISTORY_CHANGING)
+
+
+def _of_lot(lot: Lot, names: Sequence[str]) -> dict[str, Any]:
+    row = {name: getattr(lot, name) for name in names}
     row["account_id"] = lot.account_id
     row["seq"] = lot.seq
     return row
+
+
+def allowance_row(allowance: Allowance) -> dict[str, Any]:
+    return {
+        "account_id": allowance.account_id,
+        "amount_micros": allowance.amount_micros,
+        "period": allowance.period,
+        "anchor_time": allowance.anchor_time,
+        "priority": allowance.priority,
+        "until_time": allowance.until_time,
+        "refill_time": allowance.refill_time,
+    }
+
+
+def pending_grant_row(pending: PendingGrant) -> dict[str, Any]:
+    return {
+        "account_id": pending.account_id,
+        "idempotency_key": pending.idempotency_key,
+        "amount_micros": pending.amount_micros,
+        "effective_time": pending.effective_time,
+        "state": pending.state,
+        "entry_seq": pending.entry_seq,
+        "priority": pending.priority,
+        "category": pending.category,
+        "expire_time": pending.expire_time,
+        "create_time": pending.create_time,
+        "reason": pending.reason,
+        "cash": pending.cash,
+        "source": pending.source,
+        "labels": pending.labels,
+        "metadata": _json_of(pending.metadata),
+    }
+
+
+def grant_key_row(grant_key: GrantKey) -> dict[str, Any]:
+    return {"namespace": grant_key.namespace, "key": grant_key.key}
+
+
+def tombstone_row(tombstone: Tombstone) -> dict[str, Any]:
+    return {
+        **grant_key_row(tombstone.grant_key),
+        "create_time": tombstone.create_time,
+        "source": tombstone.source,
+        "revocations": tombstone.revocations,
+    }
+
+
+def defaults_key_row(key: DefaultsKey) -> dict[str, Any]:
+    return {"namespace": key.namespace, "unit": key.unit}
+
+
+def defaults_row(defaults: Defaults) -> dict[str, Any]:
+    lifetime = defaults.signup_lifetime
+    return {
+        **defaults_key_row(defaults.key),
+        "signup_micros": defaults.signup_micros,
+        "signup_lifetime_microseconds": None if lifetime is None else lifetime // _MICROSECOND,
+        "allowance": _terms_of(defaults.allowance) if defaults.allowance else None,
+    }
 
 
 def charge_refund_row(refund: ChargeRefund) -> dict[str, Any]:
@@ -275,3 +414,17 @@ def _text_from(value: Any) -> str | None:
 
 def _json_of(text: str | None) -> orjson.Fragment | None:
     return None if text is None else orjson.Fragment(text)
+
+
+def _terms_of(terms: AllowanceTerms) -> dict[str, Any]:
+    return terms._asdict()
+
+
+def _terms_from(value: dict[str, Any]) -> AllowanceTerms:
+    anchor = value["anchor_time"]
+    return AllowanceTerms(
+        value["amount_micros"],
+        AllowancePeriod(value["period"]),
+        datetime.fromisoformat(anchor) if anchor else None,
+        value["priority"],
+    )

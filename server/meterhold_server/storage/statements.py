@@ -34,11 +34,15 @@ from meterhold_server.storage.exchange import Statement
 from meterhold_server.storage.tables import (
     account,
     account_claim,
+    account_default,
+    allowance,
     charge_refund,
     claim,
     entry,
     lot,
+    pending_grant,
     reservation,
+    tombstone,
 )
 
 _CURSORS = psycopg_dialect()  # type: ignore[no-untyped-call]
@@ -76,12 +80,17 @@ def _insert(table: Table) -> Statement:
     return _for_exchange(f"insert {table.name}", every)
 
 
-def _update(table: Table, changing: Sequence[str]) -> Statement:
+def _update(table: Table, changing: Sequence[str], name: str = "") -> Statement:
     keys = [c.name for c in table.primary_key]
     rows = _rows(table, [*keys, *changing])
     matches = and_(*(table.c[name] == rows.c[name] for name in keys))
     every = update(table).where(matches).values({name: rows.c[name] for name in changing})
-    return _for_exchange(f"update {table.name}", every)
+    return _for_exchange(f"update {name or table.name}", every)
+
+
+def _changing(table: Table) -> list[str]:
+    """Every column but the keys."""
+    return [c.name for c in table.c if not c.primary_key]
 
 
 ACCOUNT_CHANGING: Final = (
@@ -99,8 +108,18 @@ ACCOUNT_CHANGING: Final = (
     "holds_use_credit",
     "next_expire_time",
     "frozen",
+    "pending_micros",
 )
 LOT_CHANGING: Final = ("available_micros", "held_micros", "live")
+LOT_HISTORY_CHANGING: Final = (
+    *LOT_CHANGING,
+    "expired_micros",
+    "repaid_micros",
+    "revoked_micros",
+    "revoked_here_micros",
+    "revocations",
+)
+"""All that changes of a lot. Most updates write only the first of it."""
 RESERVATION_CHANGING: Final = (
     "state",
     "reserved_micros",
@@ -234,10 +253,58 @@ CHARGE_REFUNDS: Final = _for_exchange(
     ),
 )
 
+_wanted_tombstones = _rows(tombstone, ["namespace", "key"])
+LOCK_TOMBSTONES: Final = _for_exchange(
+    "lock tombstones",
+    select(tombstone)
+    .join(
+        _wanted_tombstones,
+        and_(
+            tombstone.c.namespace == _wanted_tombstones.c.namespace,
+            tombstone.c.key == _wanted_tombstones.c.key,
+        ),
+    )
+    .order_by(tombstone.c.namespace, tombstone.c.key)
+    .with_for_update(of=tombstone),
+)
+_wanted_pending = _rows(pending_grant, ["account_id", "idempotency_key"])
+PENDING_GRANTS: Final = _for_exchange(
+    "pending grants",
+    select(pending_grant).join(
+        _wanted_pending,
+        and_(
+            pending_grant.c.account_id == _wanted_pending.c.account_id,
+            pending_grant.c.idempotency_key == _wanted_pending.c.idempotency_key,
+        ),
+    ),
+)
+OPEN_PENDING_GRANTS: Final = _for_exchange(
+    "open pending grants",
+    select(pending_grant).where(
+        _any_account(pending_grant.c.account_id),
+        pending_grant.c.state == literal_column("'PENDING'"),
+    ),
+)
+ALLOWANCES: Final = _for_exchange(
+    "allowances", select(allowance).where(_any_account(allowance.c.account_id))
+)
+_wanted_defaults = _rows(account_default, ["namespace", "unit"])
+DEFAULTS: Final = _for_exchange(
+    "defaults",
+    select(account_default).join(
+        _wanted_defaults,
+        and_(
+            account_default.c.namespace == _wanted_defaults.c.namespace,
+            account_default.c.unit == _wanted_defaults.c.unit,
+        ),
+    ),
+)
+
 INSERT_ACCOUNTS: Final = _insert(account)
 UPDATE_ACCOUNTS: Final = _update(account, ACCOUNT_CHANGING)
 INSERT_LOTS: Final = _insert(lot)
 UPDATE_LOTS: Final = _update(lot, LOT_CHANGING)
+UPDATE_LOT_HISTORIES: Final = _update(lot, LOT_HISTORY_CHANGING, name="lot history")
 INSERT_RESERVATIONS: Final = _insert(reservation)
 UPDATE_RESERVATIONS: Final = _update(reservation, RESERVATION_CHANGING)
 INSERT_CHARGE_REFUNDS: Final = _insert(charge_refund)
@@ -245,3 +312,11 @@ UPDATE_CHARGE_REFUNDS: Final = _update(charge_refund, ["refunded_micros"])
 INSERT_ENTRIES: Final = _insert(entry)
 INSERT_CLAIMS: Final = _insert(claim)
 INSERT_ACCOUNT_CLAIMS: Final = _insert(account_claim)
+INSERT_ALLOWANCES: Final = _insert(allowance)
+UPDATE_ALLOWANCES: Final = _update(allowance, _changing(allowance))
+INSERT_PENDING_GRANTS: Final = _insert(pending_grant)
+UPDATE_PENDING_GRANTS: Final = _update(pending_grant, ["state", "entry_seq"])
+INSERT_TOMBSTONES: Final = _insert(tombstone)
+UPDATE_TOMBSTONES: Final = _update(tombstone, ["source", "revocations"])
+INSERT_DEFAULTS: Final = _insert(account_default)
+UPDATE_DEFAULTS: Final = _update(account_default, _changing(account_default))

@@ -27,14 +27,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from meterhold_server.core.model import (
+    AllowancePeriod,
     ClaimKind,
     EntryKind,
     LotCategory,
     OnExpiry,
+    PendingState,
     ReservationState,
 )
 
-REVISION = "0012"
+REVISION = "0017"
 """The migration that the code needs; a server refuses a database at any other."""
 
 APPLICATION_ROLE = "meterhold_app"
@@ -95,6 +97,7 @@ account = Table(
     _time("next_expire_time", nullable=True),
     _time("create_time"),
     Column("frozen", Boolean, nullable=False, server_default=text("false")),
+    Column("pending_micros", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("account_id"),
     CheckConstraint(
         "granted_micros + refunded_micros - spent_micros - expired_micros - revoked_micros"
@@ -132,12 +135,25 @@ lot = Table(
     Column("idempotency_key", Text, nullable=False),
     _json("cash"),
     _json("source"),
+    Column("expired_micros", BigInteger, nullable=False, server_default=text("0")),
+    Column("repaid_micros", BigInteger, nullable=False, server_default=text("0")),
+    Column("revoked_micros", BigInteger, nullable=False, server_default=text("0")),
+    Column("revoked_here_micros", BigInteger, nullable=False, server_default=text("0")),
+    _json("revocations"),
     PrimaryKeyConstraint("account_id", "seq"),
     CheckConstraint(
-        "available_micros >= 0 AND held_micros >= 0"
-        " AND available_micros + held_micros <= granted_micros",
+        "available_micros >= 0 AND held_micros >= 0 AND expired_micros >= 0"
+        " AND revoked_here_micros >= 0"
+        " AND available_micros + held_micros + expired_micros + revoked_here_micros"
+        " <= granted_micros",
         name="within_granted",
     ),
+    CheckConstraint(
+        "revoked_here_micros <= revoked_micros"
+        " AND revoked_micros + expired_micros <= granted_micros",
+        name="revoked",
+    ),
+    CheckConstraint("repaid_micros >= 0", name="repaid"),
     # The index of live lots hangs on this column and not on the amounts, so that an update of the
     # amounts alone stays a heap-only one.
     CheckConstraint("live = (available_micros > 0 OR held_micros > 0)", name="live"),
@@ -216,6 +232,79 @@ charge_refund = Table(
     comment="How much of a charge has been given back by RefundCharge",
 )
 
+allowance = Table(
+    "allowance",
+    metadata,
+    _account_id(),
+    _micros("amount_micros"),
+    Column("period", Text, nullable=False),
+    _time("anchor_time"),
+    Column("priority", Integer, nullable=False),
+    _time("until_time", nullable=True),
+    _time("refill_time", nullable=True),
+    PrimaryKeyConstraint("account_id"),
+    CheckConstraint("amount_micros >= 0", name="not_negative"),
+    CheckConstraint("(period = 'OFF') = (refill_time IS NULL)", name="refilled"),
+    _one_of("period", AllowancePeriod),
+)
+
+pending_grant = Table(
+    "pending_grant",
+    metadata,
+    _account_id(),
+    Column("idempotency_key", Text, nullable=False),
+    _micros("amount_micros"),
+    _time("effective_time"),
+    Column("state", Text, nullable=False),
+    Column("entry_seq", BigInteger, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("category", Text, nullable=False),
+    _time("expire_time", nullable=True),
+    _time("create_time"),
+    Column("reason", Text, nullable=False),
+    _json("cash"),
+    _json("source"),
+    _json("labels"),
+    _json("metadata"),
+    PrimaryKeyConstraint("account_id", "idempotency_key"),
+    CheckConstraint("amount_micros > 0", name="something"),
+    CheckConstraint("(state = 'LANDED') = (entry_seq > 0)", name="landed"),
+    _one_of("state", PendingState),
+    _one_of("category", LotCategory),
+    Index(
+        "ix_pending_grant_effective",
+        "account_id",
+        "effective_time",
+        postgresql_where=text("state = 'PENDING'"),
+    ),
+    comment="Grants that were made before their effective time",
+)
+
+tombstone = Table(
+    "tombstone",
+    metadata,
+    Column("namespace", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    _time("create_time"),
+    _json("source"),
+    _json("revocations", nullable=False),
+    PrimaryKeyConstraint("namespace", "key"),
+    comment="Revocations that came before their grant was there or effective",
+)
+
+account_default = Table(
+    "account_default",
+    metadata,
+    Column("namespace", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    _micros("signup_micros"),
+    Column("signup_lifetime_microseconds", BigInteger),
+    _json("allowance"),
+    PrimaryKeyConstraint("namespace", "unit"),
+    CheckConstraint("signup_micros >= 0", name="not_negative"),
+    comment="What accounts get when they are created",
+)
+
 entry = Table(
     "entry",
     metadata,
@@ -234,8 +323,12 @@ entry = Table(
     _json("metadata"),
     Column("reason", Text),
     PrimaryKeyConstraint("account_id", "seq"),
-    CheckConstraint("seq > 0 AND amount_micros <> 0", name="something"),
-    CheckConstraint("(amount_micros > 0) = (kind IN ('GRANT', 'REFUND'))", name="sign"),
+    CheckConstraint("seq > 0 AND (amount_micros <> 0 OR kind = 'CORRECTION')", name="something"),
+    CheckConstraint(
+        "(amount_micros > 0) = (kind IN ('GRANT', 'REFUND', 'ALLOWANCE', 'REINSTATEMENT'))"
+        " OR kind = 'CORRECTION'",
+        name="sign",
+    ),
     _one_of("kind", EntryKind),
 )
 
