@@ -46,6 +46,7 @@ def upgrade() -> None:
         _time("create_time"),
         sa.Column("reason", sa.Text(), nullable=False),
         *(_json(name) for name in ("cash", "source", "labels", "metadata")),
+        _json("revocations", nullable=False),
         sa.CheckConstraint("amount_micros > 0", name=op.f("ck_pending_grant_something")),
         sa.CheckConstraint(
             "(state = 'LANDED') = (entry_seq > 0)", name=op.f("ck_pending_grant_landed")

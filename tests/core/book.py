@@ -14,7 +14,15 @@ from typing import Any, Final
 
 from meterhold_server.core.decide import decide
 from meterhold_server.core.invariants import violations
-from meterhold_server.core.model import Account, AccountKey, Entry, Rules, State, account_id_of
+from meterhold_server.core.model import (
+    Account,
+    AccountKey,
+    Entry,
+    Lot,
+    Rules,
+    State,
+    account_id_of,
+)
 from meterhold_server.core.operations import (
     Configure,
     Debit,
@@ -76,7 +84,7 @@ class Book:
             for violation in violations(account, self.entries.get(account.account_id, []))
         ]
         assert not wrong, "\n".join(wrong)
-        rows = [*self.written.lots, *self.written.reservations]
+        rows = [*self.written.lots, *self.written.reservations, *self.written.pending]
         owners = {account_id for account_id, _ in rows}
         owners.update(entry.account_id for entry in self.written.entries)
         assert owners <= set(self.written.accounts), "rows are written without their account"
@@ -104,19 +112,37 @@ def copy_of(state: State) -> State:
     return State(
         {account_id: _copy_of(account) for account_id, account in state.accounts.items()},
         dict(state.claims),
+        {
+            key: replace(tombstone, revocations=dict(tombstone.revocations))
+            for key, tombstone in state.tombstones.items()
+        },
+        {key: copy(defaults) for key, defaults in state.defaults.items()},
     )
+
+
+def copy_of_lot(lot: Lot) -> Lot:
+    """A lot that shares nothing with `lot`."""
+    revocations = lot.revocations
+    if revocations is not None:
+        revocations = {name: list(levels) for name, levels in revocations.items()}
+    return replace(lot, revocations=revocations)
 
 
 def _copy_of(account: Account) -> Account:
     return replace(
         account,
-        lots=[copy(lot) for lot in account.lots],
+        lots=[copy_of_lot(lot) for lot in account.lots],
         reservations={
             reservation_id: replace(reservation, parts=list(reservation.parts))
             for reservation_id, reservation in account.reservations.items()
         },
         charges=dict(account.charges),
         charge_refunds={seq: copy(refund) for seq, refund in account.charge_refunds.items()},
+        allowance=copy(account.allowance),
+        pending={
+            key: replace(pending, revocations=dict(pending.revocations))
+            for key, pending in account.pending.items()
+        },
     )
 
 

@@ -16,20 +16,29 @@ from meterhold_server.core.decide import decide
 from meterhold_server.core.funds import spend_key
 from meterhold_server.core.model import (
     Account,
+    Allowance,
     ChargeRefund,
     Claim,
     ClaimKey,
+    Defaults,
+    DefaultsKey,
     Entry,
+    GrantKey,
     Lot,
+    PendingGrant,
+    PendingState,
     Receipt,
     Reservation,
     Rules,
     State,
+    Tombstone,
 )
-from meterhold_server.core.needs import needs, still_needs
+from meterhold_server.core.needs import Needs, needs, still_needs
 from meterhold_server.core.operations import Operation
 from meterhold_server.core.outcomes import Outcome
 from meterhold_server.core.posting import Writes
+
+from .book import copy_of_lot
 
 
 class Shelf:
@@ -40,6 +49,10 @@ class Shelf:
         self.claims: dict[ClaimKey, Claim] = {}
         self.entries: dict[tuple[str, int], Entry] = {}
         self.charge_refunds: dict[tuple[str, int], ChargeRefund] = {}
+        self.allowances: dict[str, Allowance] = {}
+        self.pending: dict[tuple[str, str], PendingGrant] = {}
+        self.tombstones: dict[GrantKey, Tombstone] = {}
+        self.defaults: dict[DefaultsKey, Defaults] = {}
         accounts = state.accounts.values()
         everything = Writes(
             accounts=dict(state.accounts),
@@ -54,6 +67,16 @@ class Shelf:
                 for each in accounts
                 for seq, refund in each.charge_refunds.items()
             },
+            allowances={
+                each.account_id: each.allowance for each in accounts if each.allowance is not None
+            },
+            pending={
+                (each.account_id, key): pending
+                for each in accounts
+                for key, pending in each.pending.items()
+            },
+            tombstones=dict(state.tombstones),
+            defaults=dict(state.defaults),
             entries=[entry for each in accounts for entry in each.charges.values()],
             claims=list(state.claims.values()),
         )
@@ -73,7 +96,7 @@ class Shelf:
             state.accounts[account_id] = account
             for lot in self.lots.values():
                 if lot.account_id == account_id and lot.live:
-                    account.lots.append(copy(lot))
+                    account.lots.append(copy_of_lot(lot))
         for account_id, reservation_id in wanted.reservations & set(self.reservations):
             _add(state, self.reservations[account_id, reservation_id])
         for account_id, seq in wanted.charges & set(self.entries):
@@ -83,14 +106,27 @@ class Shelf:
             state.accounts[account_id].charge_refunds[seq] = copy(refund)
         for key in wanted.claims & set(self.claims):
             state.claims[key] = _read_back(self.claims[key])
-        self._load_the_rest(state, now)
+        for grant_key in wanted.tombstones & set(self.tombstones):
+            tombstone = self.tombstones[grant_key]
+            revocations = dict(tombstone.revocations)
+            state.tombstones[grant_key] = replace(tombstone, revocations=revocations)
+        for defaults_key in (wanted.defaults | wanted.changed_defaults) & set(self.defaults):
+            state.defaults[defaults_key] = copy(self.defaults[defaults_key])
+        for account_id in wanted.allowances & set(self.allowances):
+            state.accounts[account_id].allowance = copy(self.allowances[account_id])
+        self._load_the_rest(state, now, wanted)
         for account in state.accounts.values():
             account.lots.sort(key=spend_key)
         return state
 
-    def _load_the_rest(self, state: State, now: datetime) -> None:
-        wanted = still_needs(state, now)
+    def _load_the_rest(self, state: State, now: datetime, first: Needs) -> None:
+        wanted = still_needs(state, now, first)
         for account_id in wanted.due_account_ids:
+            if account_id in self.allowances:
+                state.accounts[account_id].allowance = copy(self.allowances[account_id])
+            for (owner, key), pending in self.pending.items():
+                if owner == account_id and pending.state is PendingState.PENDING:
+                    _add_pending(state, key, pending)
             active = [
                 reservation
                 for reservation in self.reservations.values()
@@ -101,10 +137,18 @@ class Shelf:
             due = [reservation for reservation in active if reservation.expire_time <= now]
             for reservation in due + coming[:1]:
                 _add(state, reservation)
-        for account_id, seq in wanted.lots:
+        for account_id, reservation_id in wanted.reservations & set(self.reservations):
+            _add(state, self.reservations[account_id, reservation_id])
+        lots_wanted = set(wanted.lots)
+        for account_id, key in wanted.pending & set(self.pending):
+            pending = self.pending[account_id, key]
+            _add_pending(state, key, pending)
+            if pending.entry_seq:
+                lots_wanted.add((account_id, pending.entry_seq))
+        for account_id, seq in lots_wanted:
             lots = state.accounts[account_id].lots
             if all(lot.seq != seq for lot in lots):
-                lots.append(copy(self.lots[account_id, seq]))
+                lots.append(copy_of_lot(self.lots[account_id, seq]))
 
     def persist(self, writes: Writes) -> None:
         """Write what changed. A row that says it is `stored` must be there, and no other."""
@@ -113,7 +157,9 @@ class Shelf:
             self.accounts[account_id] = replace(_bare(account), stored=True)
         for lot_key, lot in writes.lots.items():
             assert lot.stored == (lot_key in self.lots)
-            self.lots[lot_key] = replace(lot, stored=True)
+            if lot.stored and not lot.has_history:
+                assert not self.lots[lot_key].has_history, "what has become of a lot stays"
+            self.lots[lot_key] = replace(copy_of_lot(lot), stored=True)
         for key, reservation in writes.reservations.items():
             assert reservation.stored == (key in self.reservations)
             self.reservations[key] = replace(
@@ -122,12 +168,29 @@ class Shelf:
         for refund_key, refund in writes.charge_refunds.items():
             assert refund.stored == (refund_key in self.charge_refunds)
             self.charge_refunds[refund_key] = replace(refund, stored=True)
+        self._persist_terms(writes)
         for entry in writes.entries:
             assert (entry.account_id, entry.seq) not in self.entries, "an entry is written once"
             self.entries[entry.account_id, entry.seq] = entry
         for claim in writes.claims:
             assert claim.claim_key not in self.claims, "a key is used up once"
             self.claims[claim.claim_key] = claim
+
+    def _persist_terms(self, writes: Writes) -> None:
+        for account_id, allowance in writes.allowances.items():
+            assert allowance.stored == (account_id in self.allowances)
+            self.allowances[account_id] = replace(allowance, stored=True)
+        for key, pending in writes.pending.items():
+            assert pending.stored == (key in self.pending)
+            revocations = dict(pending.revocations)
+            self.pending[key] = replace(pending, revocations=revocations, stored=True)
+        for grant_key, tombstone in writes.tombstones.items():
+            assert tombstone.stored == (grant_key in self.tombstones)
+            revocations = dict(tombstone.revocations)
+            self.tombstones[grant_key] = replace(tombstone, revocations=revocations, stored=True)
+        for defaults_key, defaults in writes.defaults.items():
+            assert defaults.stored == (defaults_key in self.defaults)
+            self.defaults[defaults_key] = replace(defaults, stored=True)
 
     def state(self) -> State:
         """All rows, as one state."""
@@ -142,13 +205,32 @@ class Shelf:
             state.accounts[account_id].charges[seq] = entry
         for (account_id, seq), refund in self.charge_refunds.items():
             state.accounts[account_id].charge_refunds[seq] = refund
+        for account_id, allowance in self.allowances.items():
+            state.accounts[account_id].allowance = allowance
+        for (account_id, key), pending in self.pending.items():
+            state.accounts[account_id].pending[key] = pending
         state.claims = dict(self.claims)
+        state.tombstones = dict(self.tombstones)
+        state.defaults = dict(self.defaults)
         return state
 
 
 def _bare(account: Account) -> Account:
     """The row of an account alone."""
-    return replace(account, lots=[], reservations={}, charges={}, charge_refunds={})
+    return replace(
+        account,
+        lots=[],
+        reservations={},
+        charges={},
+        charge_refunds={},
+        allowance=None,
+        pending={},
+    )
+
+
+def _add_pending(state: State, key: str, pending: PendingGrant) -> None:
+    known = state.accounts[pending.account_id].pending
+    known.setdefault(key, replace(pending, revocations=dict(pending.revocations)))
 
 
 def _add(state: State, reservation: Reservation) -> None:

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 
 from meterhold_server.core.model import (
     AccountKey,
+    AllowancePeriod,
+    AllowanceTerms,
     LotCategory,
     OnExpiry,
     Overage,
 )
 from meterhold_server.core.operations import (
     Configure,
+    ConfigureDefaults,
     Debit,
     DebitOnce,
     Expire,
@@ -24,9 +27,12 @@ from meterhold_server.core.operations import (
     GrantOnce,
     Operation,
     RefundCharge,
+    ReinstateGrant,
     Release,
     Reserve,
+    RevokeGrant,
     Settle,
+    nobody,
 )
 
 from .book import ALICE, START, Book, grant
@@ -48,14 +54,16 @@ keys = st.sampled_from(["k1", "k2", "k3", "k4"])
 step_ids = st.sampled_from(["a", "b"])
 MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
+DAY: Final = timedelta(days=1)
 ttls = st.sampled_from([None, MINUTE, MINUTE, 10 * MINUTE, HOUR, 48 * HOUR])
 pauses = st.sampled_from(
-    [timedelta()] * 16
-    + [timedelta(microseconds=1), timedelta(seconds=59), MINUTE, MINUTE, 10 * MINUTE]
-    + [10 * MINUTE, HOUR, 23 * HOUR, 48 * HOUR]
+    [timedelta()] * 48
+    + [timedelta(microseconds=1), timedelta(seconds=59), MINUTE, MINUTE, 10 * MINUTE] * 3
+    + [10 * MINUTE, HOUR, 23 * HOUR, 48 * HOUR] * 3
+    + [24 * HOUR, 31 * DAY, 400 * DAY]
 )
 expire_times = st.sampled_from(
-    [None, None, None, *(START + span for span in (10 * MINUTE, 25 * HOUR, 240 * HOUR))]
+    [None, None, None, *(START + span for span in (10 * MINUTE, 25 * HOUR, 240 * HOUR, 500 * DAY))]
 )
 overages = st.sampled_from(Overage)
 debit_overages = st.sampled_from([Overage.REJECT, Overage.REJECT, Overage.OVERDRAFT])
@@ -128,6 +136,8 @@ grants = st.builds(
     category=st.sampled_from(LotCategory),
     priority=st.sampled_from([0, 10, 50]),
     expire_time=expire_times,
+    effective_time=st.sampled_from([None] * 5 + [START + HOUR, START + 30 * DAY]),
+    source=st.sampled_from([None, {"provider": "shop"}]),
 )
 # A grant under a key of its own, without which most accounts would stay empty.
 fresh_grants = st.builds(
@@ -147,6 +157,51 @@ refunds = st.builds(
     st.sampled_from([0, 1, 5, 10, 30]),
     expired_lot_grace=st.sampled_from([None, None, HOUR]),
 )
+grant_keys = st.sampled_from(["k1", "k2", "k3", "k4", "first-alice", "first-alice", "first-bob"])
+named = st.one_of(
+    st.tuples(accounts, st.just(True)),
+    st.tuples(st.just(nobody("live")), st.just(False)),
+)
+revocation_ids = st.sampled_from(["", "", "dispute"])
+expected_sources = st.sampled_from([None, None, {"provider": "shop"}])
+levels = st.sampled_from([(1_000_000, 0), (500_000, 0), (333_333, 0), (0, 10), (0, 50)])
+revokes = st.builds(
+    lambda named, level, **fields: RevokeGrant(
+        named[0], account_named=named[1], fraction_ppm=level[0], amount_micros=level[1], **fields
+    ),
+    named,
+    levels,
+    grant_key=grant_keys,
+    revocation_id=revocation_ids,
+    expected_source=expected_sources,
+    allow_tombstone=st.sampled_from([True, True, False]),
+)
+reinstates = st.builds(
+    lambda named, **fields: ReinstateGrant(named[0], account_named=named[1], **fields),
+    named,
+    grant_key=grant_keys,
+    revocation_id=revocation_ids,
+    expected_source=expected_sources,
+)
+allowances = st.builds(
+    lambda amount, period, anchor, priority: (
+        AllowanceTerms(0, AllowancePeriod.OFF)
+        if period is AllowancePeriod.OFF
+        else AllowanceTerms(amount, period, anchor, priority)
+    ),
+    amounts,
+    st.sampled_from(AllowancePeriod),
+    st.sampled_from([None, START - 5 * DAY, START + 30 * DAY, START + 26 * HOUR]),
+    st.sampled_from([None, None, 60]),
+)
+allowance_changes = st.builds(Configure, accounts, allowance=allowances)
+defaults = st.builds(
+    ConfigureDefaults,
+    accounts,
+    signup_micros=st.sampled_from([None, 0, 20]),
+    signup_lifetime=st.sampled_from([None, HOUR]),
+    allowance=st.one_of(st.none(), allowances),
+)
 configures = st.builds(
     Configure,
     accounts,
@@ -159,6 +214,10 @@ _WEIGHTS: Final[dict[st.SearchStrategy[Operation], int]] = {
     expires: 1,
     configures: 2,
     refunds: 3,
+    revokes: 3,
+    reinstates: 3,
+    allowance_changes: 2,
+    defaults: 1,
     fresh_grants: 4,
     grants: 3,
     reserves: 7,
@@ -190,10 +249,12 @@ def _linked(drawn: list[tuple[timedelta, Operation, int]]) -> list[Step]:
     """Relate some operations to earlier ones, so that more of them have something to do.
 
     Below 0, the operation says again what was said so many steps before. Above 0, a settle,
-    release or extension means the hold of the last, second last … Reserve.
+    release or extension means the hold of the last, second last … Reserve, and a revocation or
+    reinstatement the last … GrantOnce.
     """
     steps: list[Step] = []
     reserved: list[Reserve] = []
+    granted: list[GrantOnce] = []
     for pause, operation, link in drawn:
         linked = operation
         if -len(steps) <= link < 0:
@@ -201,8 +262,14 @@ def _linked(drawn: list[tuple[timedelta, Operation, int]]) -> list[Step]:
         elif 0 < link <= len(reserved) and isinstance(operation, Settle | Release | Extend):
             hold = reserved[-link]
             linked = replace(operation, account=hold.account, reservation_id=hold.reservation_id)
+        elif 0 < link <= len(granted) and isinstance(operation, RevokeGrant | ReinstateGrant):
+            grant = granted[-link]
+            account = grant.account if operation.account_named else operation.account
+            linked = replace(operation, account=account, grant_key=grant.idempotency_key)
         if isinstance(linked, Reserve):
             reserved.append(linked)
+        if isinstance(linked, GrantOnce):
+            granted.append(linked)
         steps.append((pause, linked))
     return steps
 

@@ -13,7 +13,10 @@ Amounts are micros. Times (`at`, `expires`, `until`, `end_time`) count from the 
 `ttl` is a span; both are written like `1h30m`. `#` begins a comment.
 
 Rows that operate:
-    grant KEY AMOUNT            expires= priority= category= legacy=KEY,KEY reason= cash= source=
+    grant KEY AMOUNT            expires= effective= priority= category= legacy=KEY,KEY reason= cash=
+                                source=
+    revoke KEY [AMOUNT]         ppm= id= tombstone=yes source=NAME:VALUE of=nobody
+    reinstate KEY               id= source=NAME:VALUE of=nobody
     reserve ID AMOUNT           ttl= min= floor= on_expiry=
     settle ID AMOUNT            overage= usage=
     capture ID CAPTURE AMOUNT   overage= usage=
@@ -23,7 +26,9 @@ Rows that operate:
     debit_once KEY AMOUNT       overage= usage=
     refund KEY SEQ [AMOUNT]     grace= reason=; without AMOUNT, all that is left
     expire
-    configure                   limit= holds=yes|no frozen=yes|no
+    configure                   limit= holds=yes|no frozen=yes|no allowance= priority=
+    defaults                    signup= lifetime= allowance=
+        an allowance is written AMOUNT:PERIOD, AMOUNT:PERIOD:ANCHOR or off
         each with labels= and metadata= where the operation has them
     at TIME                     move the clock
     account NAME                unit= namespace=; whose account all further rows are about
@@ -35,10 +40,15 @@ Outcomes. What is left out is 0, or did not happen:
     released | unchanged STATE
     holds AMOUNT                replayed
     debited AMOUNT              replayed
-    granted AMOUNT              repaid= replayed
-    expired                     lots= released= charged=
+    granted AMOUNT              repaid= taken= (by earlier revocations) replayed
+    pending                     replayed
+    revoked AMOUNT              total= waiting
+    reinstated AMOUNT           total= waiting
+    elsewhere ACCOUNT
+    expired                     lots= released= charged= refilled= landed=
     refunded AMOUNT             total= replayed
-    configured                  limit= holds= frozen=
+    configured                  limit= holds= frozen= refill=
+    defaulted
     refused REASON
     done                        anything but a refusal; late replayed
 Where given, these are compared as well: until= on_expiry= entry= (its seq), the details of a
@@ -47,7 +57,7 @@ outcome carries.
 
 Rows that look; those marked * must be complete:
     balance                     available= held= spent= granted= remaining= expired= refunded=
-                                debt= limit= seq=
+                                revoked= debt= limit= pending= seq=
     lots *                      SEQ:AVAILABLE or SEQ:AVAILABLE/HELD of each live lot, in spend
                                 order, or `none`
     ledger *                    KIND+AMOUNT or KIND-AMOUNT of each entry
@@ -68,6 +78,8 @@ from typing import Any, Final, assert_never
 
 from meterhold_server.core.model import (
     AccountKey,
+    AllowancePeriod,
+    AllowanceTerms,
     Balance,
     LotCategory,
     OnExpiry,
@@ -78,6 +90,7 @@ from meterhold_server.core.model import (
 )
 from meterhold_server.core.operations import (
     Configure,
+    ConfigureDefaults,
     Debit,
     DebitOnce,
     Expire,
@@ -85,21 +98,28 @@ from meterhold_server.core.operations import (
     GrantOnce,
     Operation,
     RefundCharge,
+    ReinstateGrant,
     Release,
     Reserve,
+    RevokeGrant,
     Settle,
+    nobody,
 )
 from meterhold_server.core.outcomes import (
     Configured,
     Debited,
+    DefaultsConfigured,
+    Elsewhere,
     Expired,
     Extended,
     Granted,
     Outcome,
     Refunded,
+    Reinstated,
     Rejected,
     Released,
     Reserved,
+    Revoked,
     Settled,
 )
 
@@ -112,6 +132,9 @@ _UNITS: Final = {
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
 }
+
+
+_FLAGS: Final = {"late": "late", "replayed": "replayed", "waiting": "tombstone"}
 
 
 class TableError(Exception):
@@ -206,16 +229,17 @@ class _Run:
         said = expected.word()
         if said == "done":
             word, always = ("done" if not isinstance(outcome, Rejected) else word), {}
-        flags = {"late", "replayed"} & set(expected.plain)
+        flags = set(_FLAGS) & set(expected.plain)
         if words := [word for word in expected.plain if word not in flags]:
             said = " ".join([said, *words])
         claimed = {
             **{name: expected.named.get(name, "0") for name in always},
-            **{name: "yes" if name in flags else "no" for name in ("late", "replayed")},
+            **{name: "yes" if name in flags else "no" for name in _FLAGS},
             **{name: value for name, value in expected.named.items() if name in where_given},
         }
         flagged = {
-            name: "yes" if getattr(outcome, name, False) else "no" for name in ("late", "replayed")
+            name: "yes" if getattr(outcome, attribute, False) else "no"
+            for name, attribute in _FLAGS.items()
         }
         found = {**always, **flagged, **where_given}
         _same(said, claimed, word, {name: found[name] for name in claimed})
@@ -300,7 +324,7 @@ def _operation(verb: str, words: _Words, account: AccountKey) -> Operation:
 
 def _grant(words: _Words, account: AccountKey) -> GrantOnce:
     legacy = words.field("legacy")
-    expires = words.field("expires")
+    expires, effective = words.field("expires"), words.field("effective")
     return GrantOnce(
         account,
         words.word(),
@@ -310,6 +334,7 @@ def _grant(words: _Words, account: AccountKey) -> GrantOnce:
         category=LotCategory(words.field("category", "paid").upper()),
         priority=words.amount_field("priority", 50),
         expire_time=START + _span(expires) if expires else None,
+        effective_time=START + _span(effective) if effective else None,
         cash=_mapping(words.field("cash")),
         source=_mapping(words.field("source")),
         labels=_mapping(words.field("labels")),
@@ -373,7 +398,61 @@ def _configure(words: _Words, account: AccountKey) -> Configure:
         credit_limit_micros=_amount(limit) if limit else None,
         holds_use_credit=_yes_or_no(words.field("holds")),
         frozen=_yes_or_no(words.field("frozen")),
+        allowance=_allowance(words),
     )
+
+
+def _defaults(words: _Words, account: AccountKey) -> ConfigureDefaults:
+    signup = words.field("signup")
+    return ConfigureDefaults(
+        account,
+        signup_micros=_amount(signup) if signup else None,
+        signup_lifetime=_span_field(words, "lifetime"),
+        allowance=_allowance(words),
+    )
+
+
+def _allowance(words: _Words) -> AllowanceTerms | None:
+    text, priority = words.field("allowance"), words.field("priority")
+    if not text:
+        return None
+    if text == "off":
+        return AllowanceTerms(0, AllowancePeriod.OFF)
+    amount, period, *anchor = text.split(":")
+    return AllowanceTerms(
+        _amount(amount),
+        AllowancePeriod(period.upper()),
+        START + _span(anchor[0]) if anchor else None,
+        _amount(priority) if priority else None,
+    )
+
+
+def _revoke(words: _Words, account: AccountKey) -> RevokeGrant:
+    key = words.word()
+    amount = words.amount() if words.plain else 0
+    ppm = words.amount_field("ppm", 0 if amount else 1_000_000)
+    return RevokeGrant(
+        **_grant_change(key, words, account),
+        fraction_ppm=ppm,
+        amount_micros=amount,
+        allow_tombstone=bool(_yes_or_no(words.field("tombstone"))),
+    )
+
+
+def _reinstate(words: _Words, account: AccountKey) -> ReinstateGrant:
+    return ReinstateGrant(**_grant_change(words.word(), words, account))
+
+
+def _grant_change(key: str, words: _Words, account: AccountKey) -> dict[str, Any]:
+    of_nobody = words.field("of") == "nobody"
+    return {
+        "account": nobody(account.namespace) if of_nobody else account,
+        "grant_key": key,
+        "account_named": not of_nobody,
+        "revocation_id": words.field("id"),
+        "expected_source": _mapping(words.field("source")),
+        "reason": words.field("reason"),
+    }
 
 
 def _yes_or_no(text: str) -> bool | None:
@@ -435,6 +514,9 @@ _OPERATIONS: Final[Mapping[str, Callable[[_Words, AccountKey], Operation]]] = {
     "expire": _expire,
     "configure": _configure,
     "refund": _refund,
+    "revoke": _revoke,
+    "reinstate": _reinstate,
+    "defaults": _defaults,
 }
 
 
@@ -462,6 +544,8 @@ def _shown(outcome: Outcome) -> _Shown:
                 "lots": str(outcome.lots_expired),
                 "released": str(outcome.holds_released),
                 "charged": str(outcome.holds_charged),
+                "refilled": str(outcome.allowances_refilled),
+                "landed": str(outcome.grants_landed),
             }
             return "expired", counts, _balance(outcome.balance)
         case Configured():
@@ -469,13 +553,36 @@ def _shown(outcome: Outcome) -> _Shown:
                 "limit": str(outcome.balance.credit_limit_micros),
                 "holds": "yes" if outcome.holds_use_credit else "no",
                 "frozen": "yes" if outcome.frozen else "no",
+                "refill": _refill(outcome),
             }
             return "configured", {}, _balance(outcome.balance) | always
+        case Elsewhere():
+            return f"elsewhere {outcome.account.account}", {}, {}
+        case DefaultsConfigured():
+            return "defaulted", {}, {}
+        case Revoked() | Reinstated():
+            word, where_given = _shown_of_grant(outcome)
+            return word, {}, _balance(outcome.balance) | where_given
         case Reserved() | Settled() | Extended() | Debited() | Granted() | Refunded():
             word, always, where_given = _shown_in_numbers(outcome)
             return word, always, _balance(outcome.balance) | where_given
         case _:
             assert_never(outcome)
+
+
+def _refill(outcome: Configured) -> str:
+    allowance = outcome.allowance
+    return _time(allowance.refill_time) if allowance and allowance.refill_time else "never"
+
+
+def _shown_of_grant(outcome: Revoked | Reinstated) -> tuple[str, dict[str, str]]:
+    where_given = {
+        "total": str(outcome.grant_revoked_micros),
+        "entry": str(outcome.entry.seq if outcome.entry else 0),
+    }
+    if isinstance(outcome, Revoked):
+        return f"revoked {outcome.revoked_micros}", where_given
+    return f"reinstated {outcome.reinstated_micros}", where_given
 
 
 def _shown_in_numbers(
@@ -505,8 +612,13 @@ def _shown_in_numbers(
             where_given = {"entry": str(outcome.entry.seq)}
             return f"debited {-outcome.entry.amount_micros}", {}, where_given
         case Granted():
+            always = {
+                "repaid": str(outcome.debt_repaid_micros),
+                "taken": str(outcome.revoked_micros),
+            }
+            if outcome.entry is None:
+                return "pending", always, {}
             where_given = {"entry": str(outcome.entry.seq)}
-            always = {"repaid": str(outcome.debt_repaid_micros)}
             return f"granted {outcome.entry.amount_micros}", always, where_given
         case _:
             assert_never(outcome)
@@ -530,6 +642,8 @@ def _balance(balance: Balance) -> dict[str, str]:
         "remaining": str(balance.remaining_micros),
         "expired": str(balance.expired_micros),
         "refunded": str(balance.refunded_micros),
+        "revoked": str(balance.revoked_micros),
+        "pending": str(balance.pending_micros),
         "debt": str(balance.debt_micros),
         "limit": str(balance.credit_limit_micros),
         "seq": str(balance.seq),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from meterhold_server.core.model import ClaimKey, ClaimKind, account_id_of
-from meterhold_server.core.needs import needs, still_needs
+from meterhold_server.core.needs import Needs, needs, still_needs
 from meterhold_server.core.operations import Operation
 
 from .book import (
@@ -52,7 +52,7 @@ def test_most_batches_need_nothing_more() -> None:
         reserve run 60 ttl=5m          | held 60
         at      4m59s
     """)
-    assert not still_needs(book.state, book.now)
+    assert not still_needs(book.state, book.now, Needs())
 
 
 def test_a_due_account_needs_its_due_holds() -> None:
@@ -63,7 +63,7 @@ def test_a_due_account_needs_its_due_holds() -> None:
         grant   other 100              | granted 100
         at      5m
     """)
-    wanted = still_needs(book.state, book.now)
+    wanted = still_needs(book.state, book.now, Needs())
     assert wanted.due_account_ids == {account_id_of(ALICE)}
     assert wanted.lots == set()
 
@@ -79,9 +79,11 @@ def test_a_late_settle_needs_the_lots_it_may_give_back_to_though_they_are_empty(
         lots    none
     """)
     alice = account_id_of(ALICE)
-    assert still_needs(book.state, book.now).lots == {(alice, 1), (alice, 2)}
+    assert still_needs(book.state, book.now, Needs()).lots == {(alice, 1), (alice, 2)}
     book.do(settle("job", 80))
-    assert not still_needs(book.state, book.now), "what is settled gives nothing back any more"
+    assert not still_needs(book.state, book.now, Needs()), (
+        "what is settled gives nothing back any more"
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,11 @@ def test_a_late_settle_needs_the_lots_it_may_give_back_to_though_they_are_empty(
         (debit_once("k", 1), [(ClaimKind.DEBIT_ONCE, "live", "k")]),
         (
             grant("k", 1, legacy_keys=("l",)),
-            [(ClaimKind.GRANT_ONCE, "live", "k"), (ClaimKind.GRANT_ONCE, "live", "l")],
+            [
+                (kind, "live", key)
+                for key in "kl"
+                for kind in (ClaimKind.GRANT_ONCE, ClaimKind.GRANT_AFTER_TOMBSTONE)
+            ],
         ),
         (expire(), []),
     ],

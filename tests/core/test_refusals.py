@@ -187,9 +187,9 @@ def test_the_range_comes_last() -> None:
 def test_the_proto_promises_the_order_of_the_enum() -> None:
     prose = re.sub(r"\s*//\s*", " ", PROTO.read_text())
     promises = re.findall(r"Checked in this order: ([^.]*)\.", prose)
-    assert len(promises) == 7, "Reserve, Settle, Extend, Debit, DebitOnce, GrantOnce, RefundCharge"
+    assert len(promises) == 9, "Reserve, Settle, Extend, Debit, DebitOnce and four of grants"
     order = list(Reason)
     for promise in promises:
         promised = [Reason(word) for word in re.findall(r"[A-Z_]{6,}", promise) if word in order]
         assert promised == sorted(promised, key=order.index), promise
-        assert len(promised) >= 3
+        assert len(promised) >= 2

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, assert_never
 
-from meterhold_server.core import accounts, charges, grants, holds, refunds
+from meterhold_server.core import accounts, charges, grants, holds, refunds, revocations
 from meterhold_server.core.expiry import expire_due, is_due
-from meterhold_server.core.model import EMPTY_BALANCE, Rules, State
+from meterhold_server.core.model import EMPTY_BALANCE, Account, Rules, State
 from meterhold_server.core.operations import (
     Configure,
+    ConfigureDefaults,
     Debit,
     DebitOnce,
     Expire,
@@ -23,8 +24,10 @@ from meterhold_server.core.operations import (
     GrantOnce,
     Operation,
     RefundCharge,
+    ReinstateGrant,
     Release,
     Reserve,
+    RevokeGrant,
     Settle,
 )
 from meterhold_server.core.outcomes import Expired, Outcome
@@ -63,17 +66,32 @@ def _step(posting: Posting, operation: Operation) -> Outcome:
             return charges.debit(posting, account, operation)
         case DebitOnce():
             return charges.debit_once(posting, account, operation)
-        case GrantOnce():
-            return grants.grant_once(posting, account, operation)
         case Release():
             return holds.release(posting, account, operation)
-        case RefundCharge():
-            return refunds.refund_charge(posting, account, operation)
-        case Configure():
-            return accounts.configure(posting, account, operation)
         case Extend():
             return holds.extend(posting, account, operation)
         case Expire():
             return expired or Expired(account.balance() if account else EMPTY_BALANCE)
+        case _:
+            return _rarer_step(posting, account, operation)
+
+
+_Rarer = GrantOnce | RefundCharge | RevokeGrant | ReinstateGrant | Configure | ConfigureDefaults
+
+
+def _rarer_step(posting: Posting, account: Account | None, operation: _Rarer) -> Outcome:
+    match operation:
+        case GrantOnce():
+            return grants.grant_once(posting, account, operation)
+        case RefundCharge():
+            return refunds.refund_charge(posting, account, operation)
+        case RevokeGrant():
+            return revocations.revoke_grant(posting, account, operation)
+        case ReinstateGrant():
+            return revocations.reinstate_grant(posting, account, operation)
+        case Configure():
+            return accounts.configure(posting, account, operation)
+        case ConfigureDefaults():
+            return accounts.configure_defaults(posting, operation)
         case _:
             assert_never(operation)

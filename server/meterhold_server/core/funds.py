@@ -8,8 +8,17 @@ from __future__ import annotations
 
 from bisect import insort
 from datetime import UTC, datetime
+from typing import Any
 
-from meterhold_server.core.model import Account, EntryKind, Lot, LotCategory, Part, Reservation
+from meterhold_server.core.model import (
+    Account,
+    Entry,
+    EntryKind,
+    Lot,
+    LotCategory,
+    Part,
+    Reservation,
+)
 from meterhold_server.core.posting import Posting
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -168,10 +177,57 @@ def repay(account: Account, micros: int) -> int:
     return repaid
 
 
+def restore(
+    posting: Posting,
+    account: Account,
+    kind: EntryKind,
+    parts: list[Part],
+    owed_micros: int,
+    **of_entry: Any,
+) -> Entry:
+    """Give back by a REFUND or a REINSTATEMENT: what was owed, then to lots, last taken first.
+
+    Debt that a grant has repaid since cannot be forgiven again: that part opens a lot of its own.
+    """
+    micros = owed_micros + sum(part for _, part in parts)
+    rest = owed_micros - repay(account, owed_micros)
+    if kind is EntryKind.REFUND:
+        account.refunded_micros += micros
+    else:
+        account.revoked_micros -= micros
+    new = [Part(account.seq + 1, rest)] if rest else []
+    entry = posting.entry(account, kind, micros, parts + new, **of_entry)
+    lots = _lots(account)
+    for lot_seq, part in reversed(parts):
+        put_back(posting, account, lots[lot_seq], part, posting.now, entry.reservation_id)
+    if rest:
+        add_lot(posting, account, returned_lot(entry, rest))
+    return entry
+
+
+def returned_lot(entry: Entry, micros: int) -> Lot:
+    """A lot that an entry opens for credits whose own lot is not known."""
+    return Lot(
+        entry.account_id,
+        entry.seq,
+        granted_micros=micros,
+        available_micros=micros,
+        held_micros=0,
+        priority=50,
+        category=LotCategory.PAID,
+        expire_time=None,
+        create_time=entry.create_time,
+    )
+
+
 def write_off(
     posting: Posting, account: Account, lot: Lot, micros: int, reservation_id: str = ""
 ) -> None:
-    """Record that `micros` of a lot, no longer counted in it, are lost to its expiry."""
+    """Record that `micros` of a lot, no longer counted in it, are lost to its expiry.
+
+    What has expired cannot have been revoked as well: a revocation that had to be paid from
+    elsewhere, while these were held or spent, is undone by as much.
+    """
     account.expired_micros += micros
     lot.expired_micros += micros
     posting.touch_lot(lot)
@@ -183,6 +239,20 @@ def write_off(
         reservation_id=reservation_id,
         related_seq=lot.seq,
     )
+    too_much = lot.expired_micros + lot.revoked_micros - lot.granted_micros
+    if too_much > 0:
+        lot.revoked_micros -= too_much
+        _forget_revoked(lot, too_much)
+        restore(posting, account, EntryKind.REINSTATEMENT, [], too_much, related_seq=lot.seq)
+
+
+def _forget_revoked(lot: Lot, micros: int) -> None:
+    """Count `micros` less as taken, by whichever revocations took them."""
+    left = micros
+    for taken in (lot.revocations or {}).values():
+        less = min(left, taken[1])
+        taken[1] -= less
+        left -= less
 
 
 def _lots(account: Account) -> dict[int, Lot]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from meterhold_server.core import funds, replay
-from meterhold_server.core.accounts import refuse_frozen
-from meterhold_server.core.model import Account, Claim, ClaimKind, EntryKind, Lot, Part, Receipt
+from meterhold_server.core import clawback, landing, replay
+from meterhold_server.core.accounts import new_account, refuse_frozen
+from meterhold_server.core.deposits import Terms, deposit
+from meterhold_server.core.model import (
+    Account,
+    Claim,
+    ClaimKey,
+    ClaimKind,
+    EarlyRevocations,
+    EntryKind,
+    GrantKey,
+    Receipt,
+)
 from meterhold_server.core.operations import GrantOnce
 from meterhold_server.core.outcomes import Granted, Reason, Rejected
 from meterhold_server.core.posting import Posting, claim_key
+from meterhold_server.core.purchases import CURRENCY, find_grant, first_difference, purchase
 from meterhold_server.core.range import refuse_range
 
 
@@ -19,6 +30,12 @@ def grant_once(
         legacy = used.claim_key.key != operation.idempotency_key
         refusal = replay.grant_mismatch(request, used.receipt, legacy=legacy)
         return refusal or _grant_again(posting, operation, used)
+    early = _early(posting, operation)
+    if isinstance(early, Rejected):
+        return early
+    amount = operation.amount_micros
+    if clawback.waiting_micros(amount, early.values()) == amount:
+        return Rejected(Reason.GRANT_REVOKED, {"grant_key": operation.idempotency_key})
     if operation.expire_time is not None and operation.expire_time <= posting.now:
         return Rejected(
             Reason.INVALID_FIELD,
@@ -26,50 +43,69 @@ def grant_once(
         )
     if refusal := refuse_frozen(account):
         return refusal
-    if refusal := refuse_range(account, returned_micros=operation.amount_micros):
+    if refusal := refuse_range(account, returned_micros=amount):
         return refusal
     # Nothing can fail from here on.
-    account = account or posting.new_account(operation)
-    amount = operation.amount_micros
-    repaid = funds.repay(account, amount)
-    account.granted_micros += amount
-    entry = posting.entry(
-        account,
-        EntryKind.GRANT,
-        amount,
-        [Part(account.seq + 1, amount - repaid)],
-        key=operation.idempotency_key,
-        labels=operation.labels,
-        metadata=operation.metadata,
-        reason=operation.reason,
-    )
-    lot = Lot(
-        account.account_id,
-        entry.seq,
-        granted_micros=amount,
-        available_micros=amount - repaid,
-        held_micros=0,
-        priority=operation.priority,
-        category=operation.category,
-        expire_time=operation.expire_time,
-        create_time=posting.now,
-        idempotency_key=operation.idempotency_key,
-        cash=operation.cash,
-        source=operation.source,
-    )
-    funds.add_lot(posting, account, lot)
-    outcome = Granted(account.balance(), entry, repaid)
-    receipt = Receipt(request, outcome.answer())
-    key = claim_key(ClaimKind.GRANT_ONCE, operation, operation.idempotency_key)
-    _alias(posting, operation, posting.claim(key, account.account_id, receipt, entry))
+    account = account or new_account(posting, operation)
+    if operation.effective_time is not None and operation.effective_time > posting.now:
+        landing.schedule(posting, account, operation, early)
+        outcome = Granted(account.balance(), None)
+        answer = outcome.answer() | {"pending_key": operation.idempotency_key}
+    else:
+        outcome = _grant(posting, account, operation, early)
+        answer = outcome.answer()
+    key = _free(posting, operation, operation.idempotency_key)
+    receipt = Receipt(request, answer)
+    used = posting.claim(key, account.account_id, receipt, outcome.entry)
+    _alias(posting, operation, used)
     return outcome
+
+
+def _grant(
+    posting: Posting, account: Account, operation: GrantOnce, early: EarlyRevocations
+) -> Granted:
+    terms = Terms(
+        operation.priority,
+        operation.category,
+        operation.expire_time,
+        operation.idempotency_key,
+        operation.cash,
+        operation.source,
+        operation.labels,
+        operation.metadata,
+        operation.reason,
+    )
+    entry, lot, repaid = deposit(posting, account, EntryKind.GRANT, operation.amount_micros, terms)
+    revoked = clawback.take_waiting(posting, account, lot, early) if early else 0
+    return Granted(account.balance(), entry, repaid, revoked)
+
+
+def _early(posting: Posting, operation: GrantOnce) -> EarlyRevocations | Rejected:
+    """What revocations that came before the grant say, or the refusal of another purchase."""
+    said: EarlyRevocations = {}
+    for key in _keys(operation):
+        tombstone = posting.state.tombstones.get(GrantKey(operation.account.namespace, key))
+        if tombstone is None:
+            continue
+        has = purchase(operation.source, operation.cash)
+        if name := first_difference(tombstone.source, has):
+            of = "cash" if name == CURRENCY else "source"
+            said_before = (tombstone.source or {})[name]
+            return Rejected(
+                Reason.SOURCE_MISMATCH, {"field": f"{of}.{name}", "original": said_before}
+            )
+        said = tombstone.revocations | said
+    return said
+
+
+def _keys(operation: GrantOnce) -> tuple[str, ...]:
+    return (operation.idempotency_key, *operation.legacy_keys)
 
 
 def _used(posting: Posting, operation: GrantOnce) -> Claim | None:
     """The grant that one of the keys names already, the new key before the legacy ones."""
-    for key in (operation.idempotency_key, *operation.legacy_keys):
-        used = posting.state.claims.get(claim_key(ClaimKind.GRANT_ONCE, operation, key))
-        if used:
+    for key in _keys(operation):
+        if used := find_grant(posting, operation, key):
             return used
     return None
 
@@ -81,7 +117,15 @@ def _grant_again(posting: Posting, operation: GrantOnce, used: Claim) -> Granted
 
 def _alias(posting: Posting, operation: GrantOnce, used: Claim) -> None:
     """Make every key of the operation name the one grant, so that none of them can grant again."""
-    for key in (operation.idempotency_key, *operation.legacy_keys):
-        alias = claim_key(ClaimKind.GRANT_ONCE, operation, key)
-        if alias not in posting.state.claims:
-            posting.claim(alias, used.account_id, replay.alias_receipt(used.receipt), used.entry)
+    for key in _keys(operation):
+        if not find_grant(posting, operation, key):
+            receipt = replay.alias_receipt(used.receipt)
+            posting.claim(_free(posting, operation, key), used.account_id, receipt, used.entry)
+
+
+def _free(posting: Posting, operation: GrantOnce, key: str) -> ClaimKey:
+    """Where a grant takes its key: elsewhere if a tombstone has taken the usual place."""
+    usual = claim_key(ClaimKind.GRANT_ONCE, operation, key)
+    if usual in posting.state.claims:
+        return claim_key(ClaimKind.GRANT_AFTER_TOMBSTONE, operation, key)
+    return usual

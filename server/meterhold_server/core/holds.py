@@ -102,7 +102,7 @@ def settle(posting: Posting, account: Account | None, operation: Settle) -> Sett
         receipt = used.receipt if used else None
     if receipt:
         return replay.mismatch(request, receipt) or Settled.again(receipt)
-    if _closed(posting, reservation):
+    if not refunds.takes_settles(reservation, posting):
         return _wrong_state(reservation)
     from_hold = min(operation.amount_micros, reservation.open_micros)
     overage, shortfall = operation.amount_micros - from_hold, 0
@@ -193,13 +193,6 @@ def _find(account: Account | None, reservation_id: str) -> Reservation | None:
     return account.reservations.get(reservation_id) if account else None
 
 
-def _closed(posting: Posting, reservation: Reservation) -> bool:
-    """Whether no charge is taken any more: an expired one takes them for the grace time."""
-    if reservation.state is ReservationState.EXPIRED:
-        return reservation.expire_time + posting.rules.settle_grace <= posting.now
-    return not reservation.active
-
-
 def _charge(
     posting: Posting,
     account: Account,
@@ -242,6 +235,7 @@ def _return_rest(posting: Posting, account: Account, reservation: Reservation) -
         funds.free_hold(posting, account, parts, on_credit, posting.now, reservation.reservation_id)
         return
     reservation.expiry_charged_micros -= micros
+    refunds.record(posting, account, reservation.expiry_charge_seq, micros)
     refunds.give_back(
         posting,
         account,

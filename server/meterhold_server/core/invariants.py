@@ -6,13 +6,14 @@ tables, as far as one row can tell.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from meterhold_server.core.landing import coming_micros
 from meterhold_server.core.model import (
-    REFUNDABLE,
     Account,
     Entry,
     EntryKind,
+    PendingState,
     Reservation,
     ReservationState,
 )
@@ -70,6 +71,8 @@ def _account_violations(account: Account) -> Iterator[str]:
                        sum(r.open_micros for r in active))  # fmt: skip
     yield from _differ("held on credit", account.held_on_credit_micros, "of active reservations",
                        sum(r.on_credit_micros for r in active))  # fmt: skip
+    yield from _differ("pending", account.pending_micros, "sum of pending grants",
+                       sum(map(coming_micros, account.pending.values())))  # fmt: skip
     if account.debt_micros and account.lots_available_micros:
         yield f"debt {account.debt_micros} while {account.lots_available_micros} are available"
     for name in ("held_micros", "debt_micros", "held_on_credit_micros", *_TOTALS):
@@ -85,8 +88,14 @@ def _lot_violations(account: Account) -> Iterator[str]:
     for lot in account.lots:
         if lot.available_micros < 0 or lot.held_micros < 0:
             yield f"lot {lot.seq} is negative"
-        if lot.available_micros + lot.held_micros > lot.granted_micros:
+        lost = lot.expired_micros + lot.revoked_here_micros
+        if lot.available_micros + lot.held_micros + lost > lot.granted_micros:
             yield f"lot {lot.seq} has more than was granted"
+        if lot.expired_micros + lot.revoked_micros > lot.granted_micros:
+            yield f"lot {lot.seq} has lost more than was granted"
+        taken = sum(taken for _, taken in (lot.revocations or {}).values())
+        yield from _differ(f"lot {lot.seq} revoked", lot.revoked_micros, "by its revocations",
+                           taken)  # fmt: skip
         yield from _differ(f"lot {lot.seq} held", lot.held_micros, "earmarked by reservations",
                            held.pop(lot.seq))  # fmt: skip
     if held:
@@ -121,29 +130,25 @@ def _entry_violations(account: Account, entries: Sequence[Entry]) -> Iterator[st
         if entry.amount_micros * _SIGN[entry.kind] <= 0:
             yield f"entry {entry.seq} is a {entry.kind} of {entry.amount_micros}"
         balance += entry.amount_micros
-        sums[entry.kind] += abs(entry.amount_micros)
+        sums[entry.kind] += entry.amount_micros
         yield from _differ(f"entry {entry.seq} remaining after", entry.remaining_after_micros,
                            "sum of entries up to it", balance)  # fmt: skip
     yield from _differ("seq", account.seq, "number of entries", len(entries))
     yield from _differ("remaining", account.remaining_micros, "sum of entries", balance)
     for name, kinds in _TOTALS.items():
+        of_entries = sum(sums[kind] for kind in kinds)
         yield from _differ(name, getattr(account, name), "sum of its entries",
-                           sum(sums[kind] for kind in kinds))  # fmt: skip
-    given_back = {
-        entry.seq: entry
-        for entry in entries
-        if entry.kind is EntryKind.REFUND and entries[entry.related_seq - 1].kind in REFUNDABLE
-    }
-    yield from _refund_violations(account, entries, given_back.values())
-    yield from _source_violations(account.reservations.values(), entries, given_back)
+                           of_entries * _SIGN[kinds[0]])  # fmt: skip
+    yield from _refund_violations(account, entries)
+    yield from _source_violations(account.reservations.values(), entries)
 
 
-def _refund_violations(
-    account: Account, entries: Sequence[Entry], given_back: Iterable[Entry]
-) -> Iterator[str]:
+def _refund_violations(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
     """Of each charge what its refunds gave back is known, and no more than was charged."""
     refunded: dict[int, int] = {}
-    for entry in given_back:
+    for entry in entries:
+        if entry.kind is not EntryKind.REFUND:
+            continue
         seq = entry.related_seq
         refunded[seq] = refunded.get(seq, 0) + entry.amount_micros
     for seq, micros in refunded.items():
@@ -156,12 +161,15 @@ def _refund_violations(
 
 
 def _source_violations(
-    reservations: Iterable[Reservation], entries: Sequence[Entry], given_back: Collection[int]
+    reservations: Iterable[Reservation], entries: Sequence[Entry]
 ) -> Iterator[str]:
-    """Each reservation is charged by its own entries and by no others."""
+    """Each reservation is charged by its own entries and by no others.
+
+    A late settle gives back without a key. What RefundCharge gives back stays charged.
+    """
     charged: dict[str, int] = {}
     for entry in entries:
-        if entry.seq in given_back:
+        if entry.kind is EntryKind.REFUND and entry.key:
             continue
         if entry.kind in (EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE, EntryKind.REFUND):
             charged[entry.reservation_id] = (
@@ -180,6 +188,9 @@ def _source_violations(
 def _expiry_violations(account: Account) -> Iterator[str]:
     times = [lot.expire_time for lot in account.lots if lot.available_micros and lot.expire_time]
     times += [r.expire_time for r in account.reservations.values() if r.active]
+    times += [p.effective_time for p in account.pending.values() if p.state is PendingState.PENDING]
+    if account.allowance and account.allowance.refill_time:
+        times.append(account.allowance.refill_time)
     first = min(times, default=None)
     if first and (account.next_expire_time is None or account.next_expire_time > first):
         yield f"next expiry {account.next_expire_time} is later than {first}"

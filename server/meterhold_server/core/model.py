@@ -49,8 +49,8 @@ class EntryKind(StrEnum):
     CORRECTION = "CORRECTION"
 
 
-REFUNDABLE: Final = frozenset({EntryKind.DEBIT, EntryKind.CAPTURE})
-"""What RefundCharge gives back. A hold charged at its expiry is trued up by a late settle."""
+REFUNDABLE: Final = frozenset({EntryKind.DEBIT, EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE})
+"""What RefundCharge gives back. A hold charged at its expiry may first be settled late."""
 
 
 class AllowancePeriod(StrEnum):
@@ -259,8 +259,10 @@ class Reservation:
 
     @property
     def settle_seq(self) -> int | None:
-        """The entry of the final settle; None if there was none, or it charged nothing new."""
-        return (self.closing.answer["entry_seq"] or None) if self.closing else None
+        """The entry of the final settle, or of the expiry whose charge it confirmed, if any."""
+        if self.closing is None:
+            return None
+        return self.closing.answer["entry_seq"] or self.expiry_charge_seq or None
 
 
 class Entry(NamedTuple):
@@ -296,12 +298,12 @@ class ChargeRefund:
 
 
 class AllowanceTerms(NamedTuple):
-    """What an account gets each period. No `anchor_time` = the time of its creation."""
+    """What an account gets each period. None leaves what it has, or takes the default."""
 
     amount_micros: int
     period: AllowancePeriod
     anchor_time: datetime | None = None
-    priority: int = 10
+    priority: int | None = None
 
 
 @dataclass(slots=True)
@@ -328,18 +330,27 @@ class GrantKey(NamedTuple):
     key: str
 
 
+class EarlyRevocation(NamedTuple):
+    """The largest fraction and the largest amount that were revoked, and reinstated of them."""
+
+    fraction_ppm: int = 0
+    amount_micros: int = 0
+    reinstated_fraction_ppm: int = 0
+    reinstated_amount_micros: int = 0
+
+
+EarlyRevocations = dict[str, EarlyRevocation]
+"""By `revocation_id`."""
+
+
 @dataclass(slots=True)
 class Tombstone:
-    """The revocations that came before their grant, or before it was effective.
-
-    By `revocation_id`: the largest fraction in ppm and the largest amount in micros that were
-    revoked, then those that were reinstated.
-    """
+    """What revocations said of a grant before it came, by their id, and of its source."""
 
     grant_key: GrantKey
     create_time: datetime
     source: dict[str, Any] | None = None
-    revocations: dict[str, list[int]] = field(default_factory=dict)
+    revocations: EarlyRevocations = field(default_factory=dict)
     stored: bool = field(default=False, compare=False)
 
 
@@ -365,6 +376,7 @@ class PendingGrant:
     source: dict[str, Any] | None = None
     labels: dict[str, str] | None = None
     metadata: str | None = None
+    revocations: EarlyRevocations = field(default_factory=dict)
     stored: bool = field(default=False, compare=False)
 
 
@@ -394,7 +406,10 @@ class Account:
     `lots` has at least the lots with something left, in spend order; `reservations` at least those
     that the operations name and, when the account is due, all due ones and the next after them;
     `charges` and `charge_refunds` at least what refunds name.
-    `next_expire_time` is never later than the first expiry of an active hold or an available lot.
+    `allowance` is there when the account is due or to be configured; `pending` has at least the
+    grants that operations name and, when the account is due, all that are open.
+    `next_expire_time` is never later than the first expiry of an active hold or an available lot,
+    the next refill of the allowance, and the first effective time of a pending grant.
     """
 
     key: AccountKey

@@ -7,16 +7,31 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from meterhold_server.core.expiry import is_due
-from meterhold_server.core.model import ClaimKey, ClaimKind, ReservationState, State
+from meterhold_server.core.model import (
+    Account,
+    Claim,
+    ClaimKey,
+    ClaimKind,
+    DefaultsKey,
+    Entry,
+    EntryKind,
+    GrantKey,
+    ReservationState,
+    State,
+)
 from meterhold_server.core.operations import (
+    Configure,
+    ConfigureDefaults,
     Debit,
     DebitOnce,
     Extend,
     GrantOnce,
     Operation,
     RefundCharge,
+    ReinstateGrant,
     Release,
     Reserve,
+    RevokeGrant,
     Settle,
 )
 from meterhold_server.core.posting import claim_key
@@ -26,28 +41,40 @@ from meterhold_server.core.posting import claim_key
 class Needs:
     """Rows by key. With an account come those of its lots that have something left.
 
-    `charges`: these entries, by account and seq, and what has been refunded of them.
+    `charges`: these entries, by account and seq, and what has been refunded of them. `grants`: of
+    these claims, too, the lots and pending grants. `allowances`: the allowances of these accounts.
+    `tombstones` and `changed_defaults` are to be locked.
     """
 
     account_ids: set[str] = field(default_factory=set)
     reservations: set[tuple[str, str]] = field(default_factory=set)
     charges: set[tuple[str, int]] = field(default_factory=set)
     claims: set[ClaimKey] = field(default_factory=set)
+    grants: set[ClaimKey] = field(default_factory=set)
+    tombstones: set[GrantKey] = field(default_factory=set)
+    allowances: set[str] = field(default_factory=set)
+    defaults: set[DefaultsKey] = field(default_factory=set)
+    changed_defaults: set[DefaultsKey] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class StillNeeds:
     """Rows that only the loaded ones tell of. Rare: most batches need none of them.
 
-    `due_account_ids`: of these, all active reservations due by now, and the next one after them.
+    `due_account_ids`: of these, the allowances, all pending grants, all active reservations due by
+    now and the next one after them.
     `lots`: these lots, by account and seq, though nothing may be left in them.
+    `pending`: these pending grants, by account and key, and the lots that they became.
+    `reservations`: these, by account and id.
     """
 
     due_account_ids: set[str] = field(default_factory=set)
     lots: set[tuple[str, int]] = field(default_factory=set)
+    pending: set[tuple[str, str]] = field(default_factory=set)
+    reservations: set[tuple[str, str]] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self.due_account_ids or self.lots)
+        return bool(self.due_account_ids or self.lots or self.pending or self.reservations)
 
 
 def needs(operations: Sequence[Operation]) -> Needs:
@@ -59,19 +86,34 @@ def needs(operations: Sequence[Operation]) -> Needs:
             wanted.reservations.add((operation.account_id, operation.reservation_id))
         if isinstance(operation, RefundCharge):
             wanted.charges.add((operation.account_id, operation.charge_seq))
-        wanted.claims.update(_claim_keys(operation))
+        if isinstance(operation, Configure):
+            wanted.allowances.add(operation.account_id)
+        if isinstance(operation, GrantOnce | Configure):
+            account = operation.account
+            wanted.defaults.add(DefaultsKey(account.namespace, account.unit))
+        if isinstance(operation, ConfigureDefaults):
+            wanted.changed_defaults.add(operation.key)
+        if isinstance(operation, GrantOnce | RevokeGrant | ReinstateGrant):
+            namespace = operation.account.namespace
+            keys = _grant_keys(operation)
+            wanted.tombstones.update(GrantKey(namespace, key) for key in keys)
+        claim_keys = set(_claim_keys(operation))
+        wanted.claims |= claim_keys
+        if isinstance(operation, RevokeGrant | ReinstateGrant):
+            wanted.grants |= claim_keys
     return wanted
 
 
-def still_needs(state: State, now: datetime) -> StillNeeds:
+def still_needs(state: State, now: datetime, wanted_first: Needs) -> StillNeeds:
     """What the loaded rows show to be needed as well: due accounts, and lots to give back to."""
     wanted = StillNeeds()
+    for key in wanted_first.grants:
+        claim = state.claims.get(key)
+        if claim and claim.account_id in state.accounts:
+            _add_grant(wanted, state.accounts[claim.account_id], claim)
     for account in state.accounts.values():
-        if account.charges:
-            known = {lot.seq for lot in account.lots}
-            for charge in account.charges.values():
-                spent = {part.lot_seq for part in charge.parts} - known
-                wanted.lots.update((account.account_id, lot_seq) for lot_seq in spent)
+        for charge in account.charges.values():
+            _add_charge(wanted, account, charge)
         if is_due(account, now):
             wanted.due_account_ids.add(account.account_id)
         for reservation in account.reservations.values():
@@ -82,13 +124,38 @@ def still_needs(state: State, now: datetime) -> StillNeeds:
     return wanted
 
 
+def _add_grant(wanted: StillNeeds, account: Account, claim: Claim) -> None:
+    """The lot of a grant, or the pending grant and the lot that it became."""
+    if claim.entry is not None:
+        wanted.lots.add((claim.account_id, claim.entry.seq))
+    elif pending_key := claim.receipt.answer.get("pending_key"):
+        wanted.pending.add((claim.account_id, pending_key))
+
+
+def _add_charge(wanted: StillNeeds, account: Account, charge: Entry) -> None:
+    """The lots that a charge was taken from, and the reservation that an expiry has charged."""
+    known = {lot.seq for lot in account.lots}
+    spent = {part.lot_seq for part in charge.parts} - known
+    wanted.lots.update((account.account_id, lot_seq) for lot_seq in spent)
+    missing = charge.reservation_id not in account.reservations
+    if charge.kind is EntryKind.EXPIRY_CHARGE and missing:
+        wanted.reservations.add((account.account_id, charge.reservation_id))
+
+
+def _grant_keys(operation: GrantOnce | RevokeGrant | ReinstateGrant) -> tuple[str, ...]:
+    if isinstance(operation, GrantOnce):
+        return (operation.idempotency_key, *operation.legacy_keys)
+    return (operation.grant_key,)
+
+
 def _claim_keys(operation: Operation) -> Iterable[ClaimKey]:
     match operation:
         case DebitOnce():
             yield claim_key(ClaimKind.DEBIT_ONCE, operation, operation.idempotency_key)
-        case GrantOnce():
-            for key in (operation.idempotency_key, *operation.legacy_keys):
+        case GrantOnce() | RevokeGrant() | ReinstateGrant():
+            for key in _grant_keys(operation):
                 yield claim_key(ClaimKind.GRANT_ONCE, operation, key)
+                yield claim_key(ClaimKind.GRANT_AFTER_TOMBSTONE, operation, key)
         case RefundCharge():
             yield claim_key(ClaimKind.REFUND_CHARGE, operation, operation.idempotency_key)
         case Debit() if operation.request_id:

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from meterhold_server.core.model import AccountKey, LotCategory, OnExpiry, Overage, account_id_of
+from meterhold_server.core.model import (
+    AccountKey,
+    AllowanceTerms,
+    DefaultsKey,
+    LotCategory,
+    OnExpiry,
+    Overage,
+    account_id_of,
+)
 
 
 def capture_key(reservation_id: str, capture_id: str) -> str:
@@ -124,6 +132,7 @@ class GrantOnce(AccountOperation):
     category: LotCategory = LotCategory.PAID
     priority: int = 50
     expire_time: datetime | None = None
+    effective_time: datetime | None = None
     cash: dict[str, Any] | None = None
     source: dict[str, Any] | None = None
     labels: dict[str, str] | None = None
@@ -148,12 +157,66 @@ class RefundCharge(AccountOperation):
 
 
 @dataclass(slots=True)
+class GrantChange(AccountOperation):
+    """Something that befalls a grant, named by its key.
+
+    If the caller did not name the account, `account_named` is false, and `account` is that of
+    `nobody` or wherever `Elsewhere` said. Only what `expected_source` has is compared.
+    """
+
+    grant_key: str
+    account_named: bool = True
+    revocation_id: str = ""
+    expected_source: dict[str, Any] | None = None
+    reason: str = ""
+    labels: dict[str, str] | None = None
+    metadata: str | None = None
+
+
+def nobody(namespace: str) -> AccountKey:
+    """The account of operations that name none. No account has an empty name."""
+    return AccountKey(namespace, "", "")
+
+
+@dataclass(slots=True)
+class RevokeGrant(GrantChange):
+    """Say how much of a grant is revoked all in all: the larger of the fraction and the amount."""
+
+    fraction_ppm: int = 0
+    amount_micros: int = 0
+    allow_tombstone: bool = False
+
+
+@dataclass(slots=True)
+class ReinstateGrant(GrantChange):
+    """Undo the revocations of one id."""
+
+
+@dataclass(slots=True)
 class Configure(AccountOperation):
     """Set what an account may do; None leaves a thing as it is. Creates the account."""
 
     credit_limit_micros: int | None = None
     holds_use_credit: bool | None = None
     frozen: bool | None = None
+    allowance: AllowanceTerms | None = None
+
+
+@dataclass(slots=True)
+class ConfigureDefaults(AccountOperation):
+    """Set what accounts of the unit get when they are created; None leaves a thing as it is.
+
+    `account` is any of the namespace and the unit. A `signup_micros` of 0 and an allowance that is
+    OFF take them away; `signup_lifetime` goes with `signup_micros`.
+    """
+
+    signup_micros: int | None = None
+    signup_lifetime: timedelta | None = None
+    allowance: AllowanceTerms | None = None
+
+    @property
+    def key(self) -> DefaultsKey:
+        return DefaultsKey(self.account.namespace, self.account.unit)
 
 
 @dataclass(slots=True)
@@ -170,6 +233,9 @@ Operation = (
     | DebitOnce
     | GrantOnce
     | RefundCharge
+    | RevokeGrant
+    | ReinstateGrant
     | Configure
+    | ConfigureDefaults
     | Expire
 )

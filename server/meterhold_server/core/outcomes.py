@@ -5,6 +5,7 @@ An outcome that a replay must say again knows how to become the `answer` of a `R
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,8 +13,11 @@ from typing import Any
 
 from meterhold_server.core.model import (
     Account,
+    AccountKey,
+    Allowance,
     Balance,
     Claim,
+    Defaults,
     Entry,
     OnExpiry,
     Receipt,
@@ -30,6 +34,9 @@ class Reason(StrEnum):
     RESERVATION_RELEASED = "RESERVATION_RELEASED"
     RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
     ENTRY_NOT_FOUND = "ENTRY_NOT_FOUND"
+    GRANT_NOT_FOUND = "GRANT_NOT_FOUND"
+    SOURCE_MISMATCH = "SOURCE_MISMATCH"
+    GRANT_REVOKED = "GRANT_REVOKED"
     INVALID_FIELD = "INVALID_FIELD"
     REFUND_EXCEEDS_CHARGE = "REFUND_EXCEEDS_CHARGE"
     ACCOUNT_FROZEN = "ACCOUNT_FROZEN"
@@ -167,21 +174,66 @@ class Debited:
 
 @dataclass(slots=True)
 class Granted:
+    """`entry` is None if the grant is pending. `revoked_micros` were revoked before it came."""
+
     balance: Balance
-    entry: Entry
-    debt_repaid_micros: int
+    entry: Entry | None
+    debt_repaid_micros: int = 0
+    revoked_micros: int = 0
     replayed: bool = False
 
+    @property
+    def pending(self) -> bool:
+        return self.entry is None
+
     def answer(self) -> dict[str, Any]:
-        return {"balance": list(self.balance), "debt_repaid_micros": self.debt_repaid_micros}
+        return {
+            "balance": list(self.balance),
+            "debt_repaid_micros": self.debt_repaid_micros,
+            "revoked_micros": self.revoked_micros,
+        }
 
     @classmethod
     def again(cls, claim: Claim) -> Granted:
-        assert claim.entry is not None, "a grant always writes an entry"
         answer = claim.receipt.answer
         return cls(
-            Balance(*answer["balance"]), claim.entry, answer["debt_repaid_micros"], replayed=True
+            Balance(*answer["balance"]),
+            claim.entry,
+            answer["debt_repaid_micros"],
+            answer.get("revoked_micros", 0),
+            replayed=True,
         )
+
+
+@dataclass(slots=True)
+class Revoked:
+    """What a revocation took. `tombstone`: the grant has not come, or is not effective yet."""
+
+    account: AccountKey
+    balance: Balance
+    entry: Entry | None = None
+    revoked_micros: int = 0
+    grant_revoked_micros: int = 0
+    tombstone: bool = False
+
+
+@dataclass(slots=True)
+class Reinstated:
+    """What a reinstatement gave back, and how much of the grant is revoked still."""
+
+    account: AccountKey
+    balance: Balance
+    entry: Entry | None = None
+    reinstated_micros: int = 0
+    grant_revoked_micros: int = 0
+    tombstone: bool = False
+
+
+@dataclass(slots=True)
+class Elsewhere:
+    """Nothing was done: the grant belongs to this account, which was not at hand."""
+
+    account: AccountKey
 
 
 @dataclass(slots=True)
@@ -192,6 +244,8 @@ class Expired:
     holds_released: int = 0
     holds_charged: int = 0
     lots_expired: int = 0
+    allowances_refilled: int = 0
+    grants_landed: int = 0
 
 
 @dataclass(slots=True)
@@ -235,11 +289,25 @@ class Configured:
     holds_use_credit: bool
     frozen: bool
     create_time: datetime
+    allowance: Allowance | None = None
 
     @classmethod
     def of(cls, account: Account) -> Configured:
         assert account.create_time is not None, "it exists"
-        return cls(account.balance(), account.holds_use_credit, account.frozen, account.create_time)
+        return cls(
+            account.balance(),
+            account.holds_use_credit,
+            account.frozen,
+            account.create_time,
+            copy(account.allowance),
+        )
+
+
+@dataclass(slots=True)
+class DefaultsConfigured:
+    """What accounts get from now on when they are created."""
+
+    defaults: Defaults
 
 
 Outcome = (
@@ -250,7 +318,11 @@ Outcome = (
     | Debited
     | Granted
     | Refunded
+    | Revoked
+    | Reinstated
+    | Elsewhere
     | Configured
+    | DefaultsConfigured
     | Expired
     | Rejected
 )

@@ -14,18 +14,24 @@ from typing import Any
 from meterhold_server.core.model import (
     NAMESPACE_CLAIM_KINDS,
     Account,
+    Allowance,
     ChargeRefund,
     Claim,
     ClaimKey,
     ClaimKind,
+    Defaults,
+    DefaultsKey,
     Entry,
     EntryKind,
+    GrantKey,
     Lot,
     Part,
+    PendingGrant,
     Receipt,
     Reservation,
     Rules,
     State,
+    Tombstone,
 )
 from meterhold_server.core.operations import AccountOperation
 
@@ -38,11 +44,15 @@ class Writes:
     lots: dict[tuple[str, int], Lot] = field(default_factory=dict)
     reservations: dict[tuple[str, str], Reservation] = field(default_factory=dict)
     charge_refunds: dict[tuple[str, int], ChargeRefund] = field(default_factory=dict)
+    allowances: dict[str, Allowance] = field(default_factory=dict)
+    pending: dict[tuple[str, str], PendingGrant] = field(default_factory=dict)
+    tombstones: dict[GrantKey, Tombstone] = field(default_factory=dict)
+    defaults: dict[DefaultsKey, Defaults] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.accounts or self.claims)
+        return bool(self.accounts or self.claims or self.tombstones or self.defaults)
 
 
 def claim_key(kind: ClaimKind, operation: AccountOperation, key: str) -> ClaimKey:
@@ -78,6 +88,18 @@ class Posting:
 
     def touch_charge_refund(self, refund: ChargeRefund) -> None:
         self.writes.charge_refunds[refund.account_id, refund.charge_seq] = refund
+
+    def touch_allowance(self, allowance: Allowance) -> None:
+        self.writes.allowances[allowance.account_id] = allowance
+
+    def touch_pending(self, pending: PendingGrant) -> None:
+        self.writes.pending[pending.account_id, pending.idempotency_key] = pending
+
+    def touch_tombstone(self, tombstone: Tombstone) -> None:
+        self.writes.tombstones[tombstone.grant_key] = tombstone
+
+    def touch_defaults(self, defaults: Defaults) -> None:
+        self.writes.defaults[defaults.key] = defaults
 
     def entry(
         self,

@@ -11,14 +11,16 @@ def refuse_range(
 ) -> Rejected | None:
     """Refuse what would move a total past `BALANCE_MICROS_MAX`.
 
-    Holds count as charged, since an expiry may charge them and cannot be refused. What was put in,
-    granted or returned, bounds what can be revoked or expire; what was spent bounds the debt. None
-    is an account that is to be created.
+    Holds count as charged, since an expiry may charge them and cannot be refused; and so do pending
+    grants as granted. What was put in, granted or returned, bounds what can be revoked or expire;
+    what was spent bounds the debt. None is an account that is to be created.
     """
     taken = account.spent_micros + account.held_micros if account else 0
     if taken + charged_micros > BALANCE_MICROS_MAX:
         return _refusal("spent_micros")
-    given = account.granted_micros + account.refunded_micros if account else 0
+    given = 0
+    if account:
+        given = account.granted_micros + account.refunded_micros + account.pending_micros
     if given + returned_micros > BALANCE_MICROS_MAX:
         return _refusal("granted_micros")
     return None

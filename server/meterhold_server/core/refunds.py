@@ -13,10 +13,10 @@ from meterhold_server.core.model import (
     ClaimKind,
     Entry,
     EntryKind,
-    Lot,
-    LotCategory,
     Part,
     Receipt,
+    Reservation,
+    ReservationState,
 )
 from meterhold_server.core.operations import RefundCharge
 from meterhold_server.core.outcomes import Reason, Refunded, Rejected
@@ -42,9 +42,8 @@ def refund_charge(
     charge = account.charges.get(operation.charge_seq) if account else None
     if account is None or charge is None:
         return Rejected(Reason.ENTRY_NOT_FOUND, {"seq": operation.charge_seq})
-    if charge.kind not in REFUNDABLE:
-        description = f"names a {charge.kind}; debits and captures can be refunded"
-        return Rejected(Reason.INVALID_FIELD, {"field": "charge", "description": description})
+    if problem := _not_refundable(posting, account, charge):
+        return Rejected(Reason.INVALID_FIELD, {"field": "charge", "description": problem})
     refund = account.charge_refunds.get(charge.seq)
     refunded = refund.refunded_micros if refund else 0
     left = -charge.amount_micros - refunded
@@ -68,13 +67,37 @@ def refund_charge(
         metadata=operation.metadata,
         reason=operation.reason,
     )
-    refund = refund or ChargeRefund(account.account_id, charge.seq)
-    refund.refunded_micros += micros
-    account.charge_refunds[charge.seq] = refund
-    posting.touch_charge_refund(refund)
-    outcome = Refunded(account.balance(), entry, micros, refund.refunded_micros)
+    given_back = record(posting, account, charge.seq, micros)
+    outcome = Refunded(account.balance(), entry, micros, given_back)
     posting.claim(key, account.account_id, Receipt(request, outcome.answer()), entry)
     return outcome
+
+
+def _not_refundable(posting: Posting, account: Account, charge: Entry) -> str | None:
+    """Why an entry is no charge that can be given back; None if it is one."""
+    if charge.kind not in REFUNDABLE:
+        return f"names a {charge.kind}; debits, captures and charged expiries can be refunded"
+    if charge.kind is EntryKind.EXPIRY_CHARGE:
+        reservation = account.reservations[charge.reservation_id]
+        if takes_settles(reservation, posting):
+            return "names a hold charged at its expiry; settle it late, at what it cost"
+    return None
+
+
+def takes_settles(reservation: Reservation, posting: Posting) -> bool:
+    """Whether a job may still be charged: an expired one for the grace time."""
+    if reservation.state is ReservationState.EXPIRED:
+        return reservation.expire_time + posting.rules.settle_grace > posting.now
+    return reservation.active
+
+
+def record(posting: Posting, account: Account, charge_seq: int, micros: int) -> int:
+    """Count `micros` more of a charge as given back. Answers how many that makes."""
+    refund = account.charge_refunds.get(charge_seq) or ChargeRefund(account.account_id, charge_seq)
+    refund.refunded_micros += micros
+    account.charge_refunds[charge_seq] = refund
+    posting.touch_charge_refund(refund)
+    return refund.refunded_micros
 
 
 def give_back(
@@ -88,7 +111,6 @@ def give_back(
 ) -> Entry:
     """Give back a piece of a charge: what was owed first, then the lots, last taken first.
 
-    Debt that a grant has repaid since cannot be forgiven again: that part opens a lot of its own.
     What came from expired lots expires again, or opens a lot that lives for the grace time. Answers
     the first entry.
     """
@@ -99,31 +121,12 @@ def give_back(
         parts = [part for part in parts if part.lot_seq not in expired]
     entries: list[Entry] = []
     if parts or owed_micros:
-        entries.append(_to_lots(posting, account, parts, owed_micros, of_entry))
+        entries.append(
+            funds.restore(posting, account, EntryKind.REFUND, parts, owed_micros, **of_entry)
+        )
     if late and expired_lot_grace is not None:
         entries.append(_to_a_late_lot(posting, account, late, expired_lot_grace, of_entry))
     return entries[0]
-
-
-def _to_lots(
-    posting: Posting,
-    account: Account,
-    parts: list[Part],
-    owed_micros: int,
-    of_entry: dict[str, Any],
-) -> Entry:
-    micros = owed_micros + sum(part for _, part in parts)
-    repaid = funds.repay(account, owed_micros)
-    account.refunded_micros += micros
-    rest = owed_micros - repaid
-    new = [Part(account.seq + 1, rest)] if rest else []
-    entry = posting.entry(account, EntryKind.REFUND, micros, parts + new, **of_entry)
-    lots = {lot.seq: lot for lot in account.lots}
-    for lot_seq, part in reversed(parts):
-        funds.put_back(posting, account, lots[lot_seq], part, posting.now, entry.reservation_id)
-    if rest:
-        funds.add_lot(posting, account, _lot_of(entry, rest))
-    return entry
 
 
 def _to_a_late_lot(
@@ -141,26 +144,11 @@ def _to_a_late_lot(
     new = [Part(account.seq + 1, rest)] if rest else []
     entry = posting.entry(account, EntryKind.REFUND, micros, new, **of_entry)
     if rest:
-        lot = _lot_of(entry, rest)
+        lot = funds.returned_lot(entry, rest)
         lot.priority, lot.category = first.priority, first.category
         lot.expire_time = posting.now + grace
         funds.add_lot(posting, account, lot)
     return entry
-
-
-def _lot_of(entry: Entry, micros: int) -> Lot:
-    """A lot that a refund opens."""
-    return Lot(
-        entry.account_id,
-        entry.seq,
-        granted_micros=micros,
-        available_micros=micros,
-        held_micros=0,
-        priority=50,
-        category=LotCategory.PAID,
-        expire_time=None,
-        create_time=entry.create_time,
-    )
 
 
 def _piece(charge: Entry, skipped_micros: int, micros: int) -> _Piece:

@@ -37,6 +37,7 @@ _FIELDS: Final = (
     "category",
     "priority",
     "expire_time",
+    "effective_time",
     "cash",
     "source",
     "usage",
@@ -93,7 +94,7 @@ def debit_once_request(operation: DebitOnce) -> Request:
 
 
 def grant_request(operation: GrantOnce) -> Request:
-    expire_time = operation.expire_time
+    expire_time, effective_time = operation.expire_time, operation.effective_time
     return _present(
         account=operation.account.account,
         unit=operation.account.unit,
@@ -102,6 +103,7 @@ def grant_request(operation: GrantOnce) -> Request:
         category=operation.category,
         priority=operation.priority,
         expire_time=expire_time and expire_time.isoformat(),
+        effective_time=effective_time and effective_time.isoformat(),
         cash=operation.cash,
         source=operation.source,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from meterhold.v1 import admin_service_pb2 as pb
 from meterhold.v1.admin_service_pb2_grpc import AdminServiceServicer
 from meterhold_server.core.expiry import is_due
-from meterhold_server.core.model import account_id_of
+from meterhold_server.core.model import Defaults, DefaultsKey, account_id_of
 from meterhold_server.core.operations import Expire
-from meterhold_server.core.outcomes import Configured, Expired
-from meterhold_server.rpc import page_token, requests, responses
+from meterhold_server.core.outcomes import Configured, DefaultsConfigured, Expired
+from meterhold_server.rpc import page_token, requests, responses, terms
 from meterhold_server.rpc.requests import account_key
 from meterhold_server.rpc.validation import ACCOUNT_CHARACTERS_MAX, Fields
 from meterhold_server.storage import pages
@@ -42,6 +43,7 @@ class AdminServicer(AdminServiceServicer):
         read = await self._service.reader.run(pages.read_account, account_id_of(account))
         if read is None:
             return pb.GetAccountResponse(account=responses.no_account(account))
+        await self._add_allowances([read])
         return pb.GetAccountResponse(account=responses.account(read.account))
 
     async def ListAccounts(
@@ -59,11 +61,36 @@ class AdminServicer(AdminServiceServicer):
         found = await self._service.reader.run(
             pages.page_of_accounts, namespace, account_prefix=prefix, after=after, limit=size + 1
         )
+        await self._add_allowances(found)
         last = found[size - 1].account.key if len(found) > size else None
         return pb.ListAccountsResponse(
             accounts=[await self._current(read, context) for read in found[:size]],
             next_page_token=page_token.encode(filters, last[1:]) if last else "",
         )
+
+    async def ConfigureDefaults(
+        self, request: pb.ConfigureDefaultsRequest, context: Context
+    ) -> pb.ConfigureDefaultsResponse:
+        operation = requests.configure_defaults(request, self._service.caller)
+        outcome = await self._service.submit(operation, context)
+        assert isinstance(outcome, DefaultsConfigured)
+        return pb.ConfigureDefaultsResponse(defaults=terms.defaults_message(outcome.defaults))
+
+    async def GetDefaults(
+        self, request: pb.GetDefaultsRequest, context: Context
+    ) -> pb.GetDefaultsResponse:
+        fields = Fields()
+        key = DefaultsKey(self._service.caller.namespace, requests.unit_of(fields, request.unit))
+        fields.done()
+        found = await self._service.reader.run(pages.read_defaults, key)
+        return pb.GetDefaultsResponse(defaults=terms.defaults_message(found or Defaults(key)))
+
+    async def _add_allowances(self, accounts: Sequence[AccountRead]) -> None:
+        """Fill in the allowances of accounts that were read."""
+        ids = [read.account.account_id for read in accounts]
+        allowances = await self._service.reader.run(pages.read_allowances, ids)
+        for read in accounts:
+            read.account.allowance = allowances.get(read.account.account_id)
 
     async def _current(self, read: AccountRead, context: Context) -> pb.Account:
         """An account of a page, once what is due in it has expired: rare, as the sweeper does."""
@@ -72,4 +99,8 @@ class AdminServicer(AdminServiceServicer):
             outcome = await self._service.submit(Expire(read.account.key), context)
             assert isinstance(outcome, Expired)
             message.balance.CopyFrom(responses.balance(outcome.balance))
+            allowances = await self._service.reader.run(
+                pages.read_allowances, [read.account.account_id]
+            )
+            terms.set_allowance(message, allowances.get(read.account.account_id))
         return message

@@ -33,7 +33,10 @@ CODES: Final = {
     "RESERVATION_SETTLED": grpc.StatusCode.FAILED_PRECONDITION,
     "RESERVATION_RELEASED": grpc.StatusCode.FAILED_PRECONDITION,
     "RESERVATION_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
+    "GRANT_REVOKED": grpc.StatusCode.FAILED_PRECONDITION,
+    "SOURCE_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
     "RESERVATION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "GRANT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "ENTRY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "IDEMPOTENCY_MISMATCH": grpc.StatusCode.ALREADY_EXISTS,
     "OVERLOADED": grpc.StatusCode.UNAVAILABLE,
@@ -57,6 +60,10 @@ _MESSAGES: Final = {
     "charge the work with Debit",
     "RESERVATION_EXPIRED": "reservation {reservation_id!r} expired at {end_time}",
     "ENTRY_NOT_FOUND": "the account has no entry of that seq or key",
+    "GRANT_NOT_FOUND": "no grant was made under the key {grant_key!r}; allow a tombstone to "
+    "revoke it before it comes",
+    "GRANT_REVOKED": "the grant {grant_key!r} was revoked before it came; reinstate it first",
+    "SOURCE_MISMATCH": "another purchase is meant: {field} is {original!r}",
     "IDEMPOTENCY_MISMATCH": "this key was used for another request: {field} was {original!r}; "
     "send the original request, or a new key",
     "LEDGER_BEHIND": "the ledger has reached seq {ledger_seq}, and {min_seq} was asked for",
@@ -70,6 +77,8 @@ _PASSING: Final = frozenset(
         "INSUFFICIENT_CREDITS",
         "BALANCE_OUT_OF_RANGE",
         "RESERVATION_NOT_FOUND",
+        "GRANT_NOT_FOUND",
+        "GRANT_REVOKED",
     }
 )
 """Refusals for what may change: another attempt of the same request might not meet them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1.metering_service_pb2_grpc import MeteringServiceServicer
@@ -18,8 +18,10 @@ from meterhold_server.core.outcomes import (
     Granted,
     Outcome,
     Refunded,
+    Reinstated,
     Released,
     Reserved,
+    Revoked,
     Settled,
 )
 from meterhold_server.rpc import requests, responses
@@ -27,7 +29,11 @@ from meterhold_server.rpc.errors import Refusal
 from meterhold_server.rpc.requests import account_key
 from meterhold_server.rpc.service import Context, Service, was_sent_before
 from meterhold_server.rpc.validation import Fields
-from meterhold_server.storage.pages import read_capture_seq, read_live_lots
+from meterhold_server.storage.pages import (
+    read_capture_seq,
+    read_live_lots,
+    read_pending_grants,
+)
 
 MIN_SEQ_WAIT_SECONDS: Final = 2.0
 _MIN_SEQ_POLL_SECONDS: Final = 0.02
@@ -74,6 +80,18 @@ class MeteringServicer(MeteringServiceServicer):
         operation = requests.grant_once(request, self._service.caller)
         return responses.grant_once(await self._submit(operation, context, Granted))
 
+    async def RevokeGrant(
+        self, request: pb.RevokeGrantRequest, context: Context
+    ) -> pb.RevokeGrantResponse:
+        operation = requests.revoke_grant(request, self._service.caller)
+        return responses.revoke_grant(await self._submit(operation, context, Revoked))
+
+    async def ReinstateGrant(
+        self, request: pb.ReinstateGrantRequest, context: Context
+    ) -> pb.ReinstateGrantResponse:
+        operation = requests.reinstate_grant(request, self._service.caller)
+        return responses.reinstate_grant(await self._submit(operation, context, Reinstated))
+
     async def RefundCharge(
         self, request: pb.RefundChargeRequest, context: Context
     ) -> pb.RefundChargeResponse:
@@ -97,12 +115,14 @@ class MeteringServicer(MeteringServiceServicer):
         min_seq = fields.count("min_seq", request.min_seq)
         fields.done()
         balance = await self._balance_at(account, min_seq, context)
-        lots: list[Any] = []
+        response = pb.BalanceResponse(balance=responses.balance(balance))
         if request.include_lots:
-            lots = await self._service.reader.run(read_live_lots, account_id_of(account))
-        return pb.BalanceResponse(
-            balance=responses.balance(balance), lots=[responses.lot(lot) for lot in lots]
-        )
+            account_id = account_id_of(account)
+            for lot in await self._service.reader.run(read_live_lots, account_id):
+                response.lots.append(responses.lot(lot))
+            for pending in await self._service.reader.run(read_pending_grants, account_id):
+                response.pending.append(responses.pending_lot(pending))
+        return response
 
     async def _submit(self, operation: Operation, context: Context, expected: type[_O]) -> _O:
         outcome = await self._service.submit(operation, context)

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from meterhold.v1 import admin_service_pb2 as admin_pb
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1 import types_pb2
+from meterhold_server.core.clawback import PPM
 from meterhold_server.core.model import (
     AMOUNT_MICROS_MAX,
     AccountKey,
@@ -18,15 +19,20 @@ from meterhold_server.core.model import (
 )
 from meterhold_server.core.operations import (
     Configure,
+    ConfigureDefaults,
     Debit,
     DebitOnce,
     Extend,
     GrantOnce,
     RefundCharge,
+    ReinstateGrant,
     Release,
     Reserve,
+    RevokeGrant,
     Settle,
+    nobody,
 )
+from meterhold_server.rpc import terms
 from meterhold_server.rpc.validation import (
     ACCOUNT_CHARACTERS_MAX,
     ID_CHARACTERS_MAX,
@@ -40,6 +46,7 @@ from meterhold_server.rpc.validation import (
 UNIT_DEFAULT: Final = "credits"
 PRIORITY_DEFAULT: Final = 50
 REFUND_GRACE_MAX: Final = timedelta(days=366)
+REASON_BYTES_MAX: Final = 256
 
 _ON_EXPIRY: Final[dict[int, OnExpiry | None]] = {
     types_pb2.ON_EXPIRY_UNSPECIFIED: None,
@@ -88,8 +95,12 @@ def account_key(fields: Fields, request: _OfAccount, caller: Caller) -> AccountK
     return AccountKey(
         caller.namespace,
         fields.text("account", request.account, ACCOUNT_CHARACTERS_MAX),
-        fields.text("unit", request.unit, UNIT_CHARACTERS_MAX, required=False) or UNIT_DEFAULT,
+        unit_of(fields, request.unit),
     )
+
+
+def unit_of(fields: Fields, unit: str) -> str:
+    return fields.text("unit", unit, UNIT_CHARACTERS_MAX, required=False) or UNIT_DEFAULT
 
 
 def reservation_id(fields: Fields, request: _OfReservation) -> str:
@@ -193,19 +204,70 @@ def grant_once(request: pb.GrantOnceRequest, caller: Caller) -> GrantOnce:
         fields.text("idempotency_key", request.idempotency_key, KEY_CHARACTERS_MAX),
         fields.amount("amount_micros", request.amount_micros, least=1),
         _legacy_keys(fields, request),
-        fields.note("reason", request.reason, 256),
+        fields.note("reason", request.reason, REASON_BYTES_MAX),
         fields.one_of("category", request.category, _CATEGORY) or LotCategory.PAID,
         _priority(fields, request),
-        fields.time("expire_time", request.expire_time)
-        if request.HasField("expire_time")
-        else None,
+        fields.optional_time("expire_time", request),
+        fields.optional_time("effective_time", request),
         _cash(fields, request.cash) if request.HasField("cash") else None,
         _source(fields, request.source),
         fields.labels("labels", request.labels),
         fields.metadata("metadata", request.metadata),
     )
+    times = operation.effective_time, operation.expire_time
+    if times[0] and times[1] and times[1] <= times[0]:
+        fields.wrong("expire_time", "is not after effective_time")
     fields.done()
     return operation
+
+
+def revoke_grant(request: pb.RevokeGrantRequest, caller: Caller) -> RevokeGrant:
+    fields = Fields()
+    operation = RevokeGrant(
+        **_grant_change(fields, request, caller), allow_tombstone=request.allow_tombstone
+    )
+    cumulative = request.WhichOneof("cumulative")
+    if cumulative == "cumulative_amount_micros":
+        amount = request.cumulative_amount_micros
+        operation.amount_micros = fields.amount(cumulative, amount, least=1)
+    elif cumulative == "cumulative_fraction_ppm":
+        operation.fraction_ppm = fields.count(cumulative, request.cumulative_fraction_ppm, PPM)
+        if operation.fraction_ppm == 0:
+            fields.wrong(cumulative, "is 0, at least 1 is required")
+    else:
+        operation.fraction_ppm = PPM
+    fields.done()
+    return operation
+
+
+def reinstate_grant(request: pb.ReinstateGrantRequest, caller: Caller) -> ReinstateGrant:
+    fields = Fields()
+    operation = ReinstateGrant(**_grant_change(fields, request, caller))
+    fields.done()
+    return operation
+
+
+def _grant_change(
+    fields: Fields, request: pb.RevokeGrantRequest | pb.ReinstateGrantRequest, caller: Caller
+) -> dict[str, Any]:
+    """What both say. Without an account it is looked for by the key."""
+    account = nobody(caller.namespace)
+    if request.account:
+        account = account_key(fields, request, caller)
+    elif request.unit:
+        fields.wrong("unit", "goes with an account only")
+    return {
+        "account": account,
+        "account_named": bool(request.account),
+        "grant_key": fields.text("grant_key", request.grant_key, KEY_CHARACTERS_MAX),
+        "revocation_id": fields.text(
+            "revocation_id", request.revocation_id, ID_CHARACTERS_MAX, required=False
+        ),
+        "expected_source": _expected_source(fields, request.expected_source),
+        "reason": fields.note("reason", request.reason, REASON_BYTES_MAX),
+        "labels": fields.labels("labels", request.labels),
+        "metadata": fields.metadata("metadata", request.metadata),
+    }
 
 
 def refund_charge(request: pb.RefundChargeRequest, caller: Caller) -> RefundCharge:
@@ -226,7 +288,7 @@ def refund_charge(request: pb.RefundChargeRequest, caller: Caller) -> RefundChar
         request.entry_seq,
         fields.amount("amount_micros", request.amount_micros),
         fields.duration("expired_lot_grace", request.expired_lot_grace, REFUND_GRACE_MAX),
-        fields.note("reason", request.reason, 256),
+        fields.note("reason", request.reason, REASON_BYTES_MAX),
         fields.labels("labels", request.labels),
         fields.metadata("metadata", request.metadata),
     )
@@ -245,6 +307,25 @@ def configure(request: admin_pb.ConfigureAccountRequest, caller: Caller) -> Conf
         operation.holds_use_credit = request.holds_use_credit
     if request.HasField("frozen"):
         operation.frozen = request.frozen
+    if request.HasField("allowance"):
+        operation.allowance = terms.allowance_terms(fields, request.allowance)
+    fields.done()
+    return operation
+
+
+def configure_defaults(
+    request: admin_pb.ConfigureDefaultsRequest, caller: Caller
+) -> ConfigureDefaults:
+    fields = Fields()
+    operation = ConfigureDefaults(AccountKey(caller.namespace, "", unit_of(fields, request.unit)))
+    if request.HasField("signup_grant"):
+        signup = request.signup_grant
+        operation.signup_micros = fields.amount("signup_grant.amount_micros", signup.amount_micros)
+        operation.signup_lifetime = fields.duration(
+            "signup_grant.lifetime", signup.lifetime, terms.SIGNUP_LIFETIME_MAX
+        )
+    if request.HasField("allowance"):
+        operation.allowance = terms.allowance_terms(fields, request.allowance)
     fields.done()
     return operation
 
@@ -275,10 +356,24 @@ def _legacy_keys(fields: Fields, request: pb.GrantOnceRequest) -> tuple[str, ...
 
 
 def _cash(fields: Fields, cash: types_pb2.Cash) -> dict[str, Any]:
-    code = cash.currency_code
-    if not (len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()):
-        fields.wrong("cash.currency_code", "is not three capital letters")
+    code = _currency_code(fields, "cash.currency_code", cash.currency_code)
     return {"currency_code": code, "minor_units": cash.minor_units}
+
+
+def _currency_code(fields: Fields, field: str, code: str) -> str:
+    if not (len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()):
+        fields.wrong(field, "is not three capital letters")
+    return code
+
+
+def _expected_source(fields: Fields, source: types_pb2.ExpectedSource) -> dict[str, Any] | None:
+    found = {descriptor.name: value for descriptor, value in source.ListFields()}
+    for name in ("provider", "store_id"):
+        if name in found:
+            fields.note(f"expected_source.{name}", found[name], 128)
+    if "currency_code" in found:
+        _currency_code(fields, "expected_source.currency_code", found["currency_code"])
+    return found or None
 
 
 def _source(fields: Fields, source: types_pb2.Source) -> dict[str, Any] | None:

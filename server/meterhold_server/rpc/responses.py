@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import orjson
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from meterhold.v1 import admin_service_pb2 as admin_pb
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1 import types_pb2
+from meterhold_server.core.landing import coming_micros
 from meterhold_server.core.model import (
     EMPTY_BALANCE,
     Account,
@@ -21,6 +19,7 @@ from meterhold_server.core.model import (
     Entry,
     EntryKind,
     Lot,
+    PendingGrant,
     Reservation,
 )
 from meterhold_server.core.outcomes import (
@@ -29,12 +28,14 @@ from meterhold_server.core.outcomes import (
     Extended,
     Granted,
     Refunded,
+    Reinstated,
     Released,
     Reserved,
+    Revoked,
     Settled,
 )
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from meterhold_server.rpc import terms
+from meterhold_server.rpc.times import duration, timestamp
 
 _KIND: Final = {kind: types_pb2.EntryKind.Value(f"ENTRY_KIND_{kind}") for kind in EntryKind}
 
@@ -47,11 +48,6 @@ def refund_charge(outcome: Refunded) -> pb.RefundChargeResponse:
         charge_refunded_micros=outcome.charge_refunded_micros,
         replayed=outcome.replayed,
     )
-
-
-def timestamp(time: datetime) -> Timestamp:
-    since = time - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def balance(of: Balance) -> types_pb2.Balance:
@@ -68,6 +64,7 @@ def balance(of: Balance) -> types_pb2.Balance:
         refunded_micros=of.refunded_micros,
         debt_micros=of.debt_micros,
         credit_limit_micros=of.credit_limit_micros,
+        pending_micros=of.pending_micros,
     )
 
 
@@ -81,11 +78,12 @@ def account(of: Account) -> admin_pb.Account:
     )
     if of.create_time is not None:
         message.create_time.CopyFrom(timestamp(of.create_time))
+    terms.set_allowance(message, of.allowance)
     return message
 
 
 def configured(key: AccountKey, outcome: Configured) -> admin_pb.Account:
-    return admin_pb.Account(
+    message = admin_pb.Account(
         account=key.account,
         unit=key.unit,
         balance=balance(outcome.balance),
@@ -93,6 +91,8 @@ def configured(key: AccountKey, outcome: Configured) -> admin_pb.Account:
         frozen=outcome.frozen,
         create_time=timestamp(outcome.create_time),
     )
+    terms.set_allowance(message, outcome.allowance)
+    return message
 
 
 def no_account(key: AccountKey) -> admin_pb.Account:
@@ -134,6 +134,24 @@ def lot(of: Lot) -> types_pb2.Lot:
         idempotency_key=of.idempotency_key,
         cash=types_pb2.Cash(**of.cash) if of.cash else None,
         source=types_pb2.Source(**of.source) if of.source else None,
+        expired_micros=of.expired_micros,
+        revoked_micros=of.revoked_micros,
+    )
+
+
+def pending_lot(of: PendingGrant) -> types_pb2.Lot:
+    """A grant that is not effective yet. Nothing of it can be spent."""
+    return types_pb2.Lot(
+        granted_micros=of.amount_micros,
+        priority=of.priority,
+        category=types_pb2.LotCategory.Value(f"LOT_CATEGORY_{of.category}"),
+        expire_time=timestamp(of.expire_time) if of.expire_time else None,
+        create_time=timestamp(of.create_time),
+        idempotency_key=of.idempotency_key,
+        cash=types_pb2.Cash(**of.cash) if of.cash else None,
+        source=types_pb2.Source(**of.source) if of.source else None,
+        revoked_micros=of.amount_micros - coming_micros(of),
+        effective_time=timestamp(of.effective_time),
     )
 
 
@@ -151,7 +169,7 @@ def reservation(of: Reservation) -> types_pb2.Reservation:
         create_time=timestamp(of.create_time),
         end_time=timestamp(of.end_time) if of.end_time else None,
         late=of.late,
-        ttl=_duration(of.ttl),
+        ttl=duration(of.ttl),
         labels=of.labels or {},
         metadata=_struct(of.metadata) if of.metadata else None,
     )
@@ -220,18 +238,44 @@ def debit_once(outcome: Debited) -> pb.DebitOnceResponse:
 def grant_once(outcome: Granted) -> pb.GrantOnceResponse:
     return pb.GrantOnceResponse(
         balance=balance(outcome.balance),
-        entry=entry(outcome.entry),
+        entry=_optional(outcome.entry),
         debt_repaid_micros=outcome.debt_repaid_micros,
         replayed=outcome.replayed,
+        pending=outcome.pending,
+        revoked_micros=outcome.revoked_micros,
     )
+
+
+def revoke_grant(outcome: Revoked) -> pb.RevokeGrantResponse:
+    return pb.RevokeGrantResponse(
+        account=outcome.account.account,
+        unit=outcome.account.unit,
+        balance=balance(outcome.balance),
+        entry=_optional(outcome.entry),
+        revoked_micros=outcome.revoked_micros,
+        grant_revoked_micros=outcome.grant_revoked_micros,
+        tombstone=outcome.tombstone,
+    )
+
+
+def reinstate_grant(outcome: Reinstated) -> pb.ReinstateGrantResponse:
+    return pb.ReinstateGrantResponse(
+        account=outcome.account.account,
+        unit=outcome.account.unit,
+        balance=balance(outcome.balance),
+        entry=_optional(outcome.entry),
+        reinstated_micros=outcome.reinstated_micros,
+        grant_revoked_micros=outcome.grant_revoked_micros,
+        tombstone=outcome.tombstone,
+    )
+
+
+def _optional(of: Entry | None) -> types_pb2.Entry | None:
+    return None if of is None else entry(of)
 
 
 def _debit_status(outcome: Debited) -> pb.DebitStatus.ValueType:
     return pb.DEBIT_STATUS_REPLAYED if outcome.replayed else pb.DEBIT_STATUS_DEBITED
-
-
-def _duration(length: timedelta) -> Duration:
-    return Duration(seconds=length.days * 86_400 + length.seconds, nanos=length.microseconds * 1000)
 
 
 def _struct(text: str) -> Struct:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import grpc
@@ -14,7 +15,7 @@ from meterhold_server.batching.reader import Reader
 from meterhold_server.core.expiry import is_due
 from meterhold_server.core.model import EMPTY_BALANCE, AccountKey, Balance, account_id_of
 from meterhold_server.core.operations import Expire, Operation
-from meterhold_server.core.outcomes import Expired, Outcome, Rejected
+from meterhold_server.core.outcomes import Elsewhere, Expired, Outcome, Rejected
 from meterhold_server.rpc.errors import refusal_of
 from meterhold_server.rpc.requests import Caller
 from meterhold_server.storage.pages import read_account
@@ -38,15 +39,23 @@ class Service(NamedTuple):
     caller: Caller
 
     async def submit(self, operation: Operation, context: Context) -> Outcome:
-        """Carry an operation out. Raises Refusal, InvalidRequest or Failure."""
-        remaining = context.time_remaining()
-        if remaining is not None:
-            outcome = await self.engine.submit(operation, time.monotonic() + remaining)
-        else:
-            outcome = await self._bounded(operation)
+        """Carry an operation out, on the account that it belongs to.
+
+        Raises Refusal, InvalidRequest or Failure.
+        """
+        outcome = await self._submit(operation, context)
+        while isinstance(outcome, Elsewhere):
+            operation = replace(operation, account=outcome.account)
+            outcome = await self._submit(operation, context)
         if isinstance(outcome, Rejected):
             raise refusal_of(outcome)
         return outcome
+
+    async def _submit(self, operation: Operation, context: Context) -> Outcome:
+        remaining = context.time_remaining()
+        if remaining is None:
+            return await self._bounded(operation)
+        return await self.engine.submit(operation, time.monotonic() + remaining)
 
     async def current_balance(self, account: AccountKey, context: Context) -> Balance:
         """The balance now. What is due is made to expire first, by the operation for it."""

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import orjson
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -139,6 +140,10 @@ class Fields:
             self.wrong(field, "is not a time between 1970 and 9999")
             return _EPOCH
         return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+
+    def optional_time(self, field: str, message: Message) -> datetime | None:
+        """The instant of a field of the message; None if it is unset."""
+        return self.time(field, getattr(message, field)) if message.HasField(field) else None
 
     def labels(self, field: str, value: Mapping[str, str]) -> dict[str, str] | None:
         if not value:

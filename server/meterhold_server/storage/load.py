@@ -7,9 +7,8 @@ read after the locks are held: no other batch can have written these accounts at
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import chain
 from typing import Any, NamedTuple
 
 from meterhold_server.core.funds import spend_key
@@ -20,13 +19,19 @@ from meterhold_server.storage.exchange import Command, Connection, Statement, ex
 from meterhold_server.storage.rows import (
     Row,
     account_from,
+    allowance_from,
     charge_refund_from,
     claim_from,
     claim_key_row,
+    defaults_from,
+    defaults_key_row,
     entry_from,
+    grant_key_row,
     json_rows,
     lot_from,
+    pending_grant_from,
     reservation_from,
+    tombstone_from,
 )
 
 
@@ -50,28 +55,47 @@ def load(connection: Connection, needs: Needs) -> Loaded:
         (statements.CLOCK, {}),
         (statements.LIVE_LOTS, ids),
     ]
-    if needs.reservations:
-        rows = [{"account_id": a, "reservation_id": r} for a, r in needs.reservations]
-        commands.append((statements.RESERVATIONS, rows_parameter(rows)))
-    if needs.charges:
-        seqs = rows_parameter([{"account_id": a, "seq": seq} for a, seq in needs.charges])
-        commands += [(statements.CHARGES, seqs), (statements.CHARGE_REFUNDS, seqs)]
-    for statement, keys in _by_scope(needs.claims):
-        commands.append((statement, rows_parameter(keys)))
-    _, accounts, clock, lots, *named = exchange(connection, commands)
+    named = list(_by_name(needs))
+    commands += [command for command, _ in named]
+    _, accounts, clock, lots, *others = exchange(connection, commands)
     state = State({row[0]: account_from(row) for row in accounts})
     _add_lots(state, lots)
-    if needs.reservations:
-        _add_reservations(state, named.pop(0))
-    if needs.charges:
-        _add_charges(state, named.pop(0), named.pop(0))
-    for row in chain.from_iterable(named):
-        claim = claim_from(row)
-        state.claims[claim.claim_key] = claim
+    for (_, add), rows in zip(named, others, strict=True):
+        add(state, rows)
     now, transaction_id = clock[0]
-    if more := still_needs(state, now):
+    if more := still_needs(state, now, needs):
         _load_more(connection, state, more, now)
     return Loaded(state, now, transaction_id)
+
+
+_Add = Callable[[State, Sequence[Row]], None]
+
+
+def _by_name(needs: Needs) -> Iterator[tuple[Command, _Add]]:
+    """The commands for what is named by key, each with what becomes of its rows.
+
+    Tombstones are locked before claims are read: whoever waited for one then sees the grant that
+    the other has made of it.
+    """
+    if needs.reservations:
+        yield (statements.RESERVATIONS, _reservation_keys(needs.reservations)), _add_reservations
+    if needs.charges:
+        seqs = _seqs(needs.charges)
+        yield (statements.CHARGES, seqs), _add_charges
+        yield (statements.CHARGE_REFUNDS, seqs), _add_charge_refunds
+    if needs.allowances:
+        yield (statements.ALLOWANCES, account_array(needs.allowances)), _add_allowances
+    if needs.defaults:
+        keys = rows_parameter([defaults_key_row(key) for key in needs.defaults])
+        yield (statements.DEFAULTS, keys), _add_defaults
+    if needs.changed_defaults:
+        keys = rows_parameter([defaults_key_row(key) for key in needs.changed_defaults])
+        yield (statements.LOCK_DEFAULTS, keys), _add_defaults
+    if needs.tombstones:
+        keys = rows_parameter([grant_key_row(key) for key in needs.tombstones])
+        yield (statements.LOCK_TOMBSTONES, keys), _add_tombstones
+    for statement, claim_keys in _by_scope(needs.claims):
+        yield (statement, rows_parameter(claim_keys)), _add_claims
 
 
 def account_array(account_ids: Iterable[str]) -> dict[str, str]:
@@ -85,15 +109,36 @@ def rows_parameter(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def _load_more(connection: Connection, state: State, more: StillNeeds, now: datetime) -> None:
-    due = account_array(more.due_account_ids) | {"now": now.isoformat()}
-    commands = [(statements.DUE_RESERVATIONS, due), (statements.NEXT_RESERVATIONS, due)]
+    wanted = list(_by_discovery(more, now))
+    answers = exchange(connection, [command for command, _ in wanted])
+    for (_, add), rows in zip(wanted, answers, strict=True):
+        add(state, rows)
+
+
+def _by_discovery(more: StillNeeds, now: datetime) -> Iterator[tuple[Command, _Add]]:
+    if more.due_account_ids:
+        due = account_array(more.due_account_ids)
+        at = due | {"now": now.isoformat()}
+        yield (statements.DUE_RESERVATIONS, at), _add_reservations
+        yield (statements.NEXT_RESERVATIONS, at), _add_reservations
+        yield (statements.ALLOWANCES, due), _add_allowances
+        yield (statements.OPEN_PENDING_GRANTS, due), _add_pending
+    if more.reservations:
+        yield (statements.RESERVATIONS, _reservation_keys(more.reservations)), _add_reservations
     if more.lots:
-        rows = [{"account_id": account_id, "seq": seq} for account_id, seq in more.lots]
-        commands.append((statements.LOTS, rows_parameter(rows)))
-    reservations, following, *lots = exchange(connection, commands)
-    _add_reservations(state, reservations)
-    _add_reservations(state, following)
-    _add_lots(state, chain.from_iterable(lots))
+        yield (statements.LOTS, _seqs(more.lots)), _add_lots
+    if more.pending:
+        keys = rows_parameter([{"account_id": a, "idempotency_key": k} for a, k in more.pending])
+        yield (statements.PENDING_GRANTS, keys), _add_pending
+        yield (statements.LOTS_OF_PENDING_GRANTS, keys), _add_lots
+
+
+def _reservation_keys(keys: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return rows_parameter([{"account_id": a, "reservation_id": r} for a, r in keys])
+
+
+def _seqs(keys: Iterable[tuple[str, int]]) -> dict[str, str]:
+    return rows_parameter([{"account_id": a, "seq": seq} for a, seq in keys])
 
 
 def _by_scope(
@@ -108,7 +153,7 @@ def _by_scope(
     yield from rows.items()
 
 
-def _add_lots(state: State, rows: Iterable[Row]) -> None:
+def _add_lots(state: State, rows: Sequence[Row]) -> None:
     """Add lots to their accounts, each once, and keep them in spend order."""
     grown = set()
     for row in rows:
@@ -121,14 +166,43 @@ def _add_lots(state: State, rows: Iterable[Row]) -> None:
         state.accounts[account_id].lots.sort(key=spend_key)
 
 
-def _add_charges(state: State, charges: Iterable[Row], refunds: Iterable[Row]) -> None:
-    for charge in map(entry_from, charges):
+def _add_charges(state: State, rows: Sequence[Row]) -> None:
+    for charge in map(entry_from, rows):
         state.accounts[charge.account_id].charges[charge.seq] = charge
-    for refund in map(charge_refund_from, refunds):
+
+
+def _add_charge_refunds(state: State, rows: Sequence[Row]) -> None:
+    for refund in map(charge_refund_from, rows):
         state.accounts[refund.account_id].charge_refunds[refund.charge_seq] = refund
 
 
-def _add_reservations(state: State, rows: Iterable[Row]) -> None:
+def _add_allowances(state: State, rows: Sequence[Row]) -> None:
+    for allowance in map(allowance_from, rows):
+        state.accounts[allowance.account_id].allowance = allowance
+
+
+def _add_pending(state: State, rows: Sequence[Row]) -> None:
+    for grant in map(pending_grant_from, rows):
+        known = state.accounts[grant.account_id].pending
+        known.setdefault(grant.idempotency_key, grant)
+
+
+def _add_defaults(state: State, rows: Sequence[Row]) -> None:
+    for defaults in map(defaults_from, rows):
+        state.defaults[defaults.key] = defaults
+
+
+def _add_tombstones(state: State, rows: Sequence[Row]) -> None:
+    for tombstone in map(tombstone_from, rows):
+        state.tombstones[tombstone.grant_key] = tombstone
+
+
+def _add_claims(state: State, rows: Sequence[Row]) -> None:
+    for claim in map(claim_from, rows):
+        state.claims[claim.claim_key] = claim
+
+
+def _add_reservations(state: State, rows: Sequence[Row]) -> None:
     for row in rows:
         reservation = reservation_from(row)
         known = state.accounts[reservation.account_id].reservations

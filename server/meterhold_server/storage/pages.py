@@ -11,31 +11,58 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Column, Select, Table, and_, bindparam, cast, func, select, text, tuple_
+from sqlalchemy import (
+    Column,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy import Text as SqlText
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from meterhold_server.core.funds import spend_key
 from meterhold_server.core.model import (
     Account,
+    Allowance,
     ClaimKind,
+    Defaults,
+    DefaultsKey,
     Entry,
     EntryKind,
     Lot,
+    PendingGrant,
     Reservation,
     ReservationState,
 )
 from meterhold_server.core.operations import capture_key
 from meterhold_server.storage.exchange import Connection
-from meterhold_server.storage.rows import account_from, entry_from, lot_from, reservation_from
+from meterhold_server.storage.rows import (
+    account_from,
+    allowance_from,
+    defaults_from,
+    entry_from,
+    lot_from,
+    pending_grant_from,
+    reservation_from,
+)
 from meterhold_server.storage.statements import compiled
 from meterhold_server.storage.tables import (
     PAGED_RESERVATIONS,
     account,
     account_claim,
+    account_default,
+    allowance,
     claim,
     entry,
     lot,
+    pending_grant,
     reservation,
 )
 
@@ -59,6 +86,24 @@ def _of(table: Table) -> Any:
 
 _ACCOUNT: Final = compiled(select(func.clock_timestamp(), account).where(_of(account)))
 _LIVE_LOTS: Final = compiled(select(lot).where(_of(lot), lot.c.live))
+_PENDING: Final = compiled(
+    select(pending_grant)
+    .where(_of(pending_grant), pending_grant.c.state == literal_column("'PENDING'"))
+    .order_by(pending_grant.c.effective_time)
+    .limit(LOTS_WITH_BALANCE_MAX)
+)
+_ALLOWANCES: Final = compiled(
+    select(allowance).where(
+        allowance.c.account_id
+        == func.any(cast(bindparam("account_ids"), ARRAY(allowance.c.account_id.type)))
+    )
+)
+_DEFAULTS: Final = compiled(
+    select(account_default).where(
+        account_default.c.namespace == bindparam("namespace", type_=SqlText),
+        account_default.c.unit == bindparam("unit", type_=SqlText),
+    )
+)
 _RESERVATION: Final = compiled(
     select(reservation).where(
         _of(reservation), reservation.c.reservation_id == bindparam("reservation_id", type_=SqlText)
@@ -117,6 +162,24 @@ def read_live_lots(connection: Connection, account_id: str) -> list[Lot]:
     """The lots with something left, in spend order, at most `LOTS_WITH_BALANCE_MAX`."""
     rows = connection.execute(_LIVE_LOTS, {"account_id": account_id}, prepare=True).fetchall()
     return sorted(map(lot_from, rows), key=spend_key)[:LOTS_WITH_BALANCE_MAX]
+
+
+def read_pending_grants(connection: Connection, account_id: str) -> list[PendingGrant]:
+    """The grants that are not effective yet, soonest first, at most `LOTS_WITH_BALANCE_MAX`."""
+    rows = connection.execute(_PENDING, {"account_id": account_id}, prepare=True).fetchall()
+    return [pending_grant_from(row) for row in rows]
+
+
+def read_allowances(connection: Connection, account_ids: Sequence[str]) -> dict[str, Allowance]:
+    """The allowances of accounts, of those that have had one."""
+    rows = connection.execute(_ALLOWANCES, {"account_ids": list(account_ids)}).fetchall()
+    return {row[0]: allowance_from(row) for row in rows}
+
+
+def read_defaults(connection: Connection, key: DefaultsKey) -> Defaults | None:
+    """What accounts of a unit get when they are created; None if nothing was ever set."""
+    row = connection.execute(_DEFAULTS, key._asdict(), prepare=True).fetchone()
+    return defaults_from(row) if row else None
 
 
 def read_reservation(

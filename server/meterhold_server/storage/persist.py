@@ -8,16 +8,22 @@ from typing import Any, TypeVar
 from meterhold_server.core.model import (
     NAMESPACE_CLAIM_KINDS,
     Account,
+    Allowance,
     ChargeRefund,
+    Defaults,
     Lot,
+    PendingGrant,
     Reservation,
+    Tombstone,
 )
 from meterhold_server.core.posting import Writes
 from meterhold_server.storage import rows, statements
 from meterhold_server.storage.exchange import Command, Connection, Statement, exchange
 from meterhold_server.storage.load import rows_parameter
 
-_T = TypeVar("_T", Account, Lot, Reservation, ChargeRefund)
+_T = TypeVar(
+    "_T", Account, Lot, Reservation, ChargeRefund, Allowance, PendingGrant, Defaults, Tombstone
+)
 
 
 def persist(connection: Connection, writes: Writes) -> None:
@@ -50,7 +56,19 @@ def _changes(writes: Writes) -> Iterable[tuple[Statement, list[dict[str, Any]]]]
     refunds = writes.charge_refunds.values()
     yield statements.INSERT_CHARGE_REFUNDS, _new(refunds, rows.charge_refund_row)
     yield statements.UPDATE_CHARGE_REFUNDS, _changed(refunds, rows.charge_refund_row)
+    allowances = writes.allowances.values()
+    yield statements.INSERT_ALLOWANCES, _new(allowances, rows.allowance_row)
+    yield statements.UPDATE_ALLOWANCES, _changed(allowances, rows.allowance_row)
+    pending = writes.pending.values()
+    yield statements.INSERT_PENDING_GRANTS, _new(pending, rows.pending_grant_row)
+    yield statements.UPDATE_PENDING_GRANTS, _changed(pending, rows.pending_grant_row)
     yield statements.INSERT_ENTRIES, [rows.entry_row(entry) for entry in writes.entries]
+    defaults = sorted(writes.defaults.values(), key=lambda one: one.key)
+    yield statements.INSERT_DEFAULTS, _new(defaults, rows.defaults_row)
+    yield statements.UPDATE_DEFAULTS, _changed(defaults, rows.defaults_row)
+    tombstones = sorted(writes.tombstones.values(), key=lambda one: one.grant_key)
+    yield statements.INSERT_TOMBSTONES, _new(tombstones, rows.tombstone_row)
+    yield statements.UPDATE_TOMBSTONES, _changed(tombstones, rows.tombstone_row)
     claims = sorted(writes.claims, key=lambda claim: claim.claim_key)
     in_namespace = [c for c in claims if c.claim_key.kind in NAMESPACE_CLAIM_KINDS]
     in_account = [c for c in claims if c.claim_key.kind not in NAMESPACE_CLAIM_KINDS]

@@ -21,6 +21,8 @@ from meterhold_server.core.model import (
     ClaimKind,
     Defaults,
     DefaultsKey,
+    EarlyRevocation,
+    EarlyRevocations,
     Entry,
     EntryKind,
     GrantKey,
@@ -155,7 +157,9 @@ def charge_refund_from(row: Row) -> ChargeRefund:
 
 def allowance_from(row: Row) -> Allowance:
     account_id, amount_micros, period, *rest = row
-    return Allowance(account_id, amount_micros, AllowancePeriod(period), *rest, stored=True)
+    found = Allowance(account_id, amount_micros, AllowancePeriod(period), *rest)
+    found.stored = True
+    return found
 
 
 def pending_grant_from(row: Row) -> PendingGrant:
@@ -175,6 +179,7 @@ def pending_grant_from(row: Row) -> PendingGrant:
         source,
         labels,
         metadata,
+        revocations,
     ) = row
     return PendingGrant(
         account_id,
@@ -192,13 +197,15 @@ def pending_grant_from(row: Row) -> PendingGrant:
         source,
         labels,
         _text_from(metadata),
+        _early_from(revocations),
         stored=True,
     )
 
 
 def tombstone_from(row: Row) -> Tombstone:
     namespace, key, create_time, source, revocations = row
-    return Tombstone(GrantKey(namespace, key), create_time, source, revocations, stored=True)
+    grant_key = GrantKey(namespace, key)
+    return Tombstone(grant_key, create_time, source, _early_from(revocations), stored=True)
 
 
 def defaults_from(row: Row) -> Defaults:
@@ -302,6 +309,7 @@ def pending_grant_row(pending: PendingGrant) -> dict[str, Any]:
         "source": pending.source,
         "labels": pending.labels,
         "metadata": _json_of(pending.metadata),
+        "revocations": _early_of(pending.revocations),
     }
 
 
@@ -314,7 +322,7 @@ def tombstone_row(tombstone: Tombstone) -> dict[str, Any]:
         **grant_key_row(tombstone.grant_key),
         "create_time": tombstone.create_time,
         "source": tombstone.source,
-        "revocations": tombstone.revocations,
+        "revocations": _early_of(tombstone.revocations),
     }
 
 
@@ -428,3 +436,11 @@ def _terms_from(value: dict[str, Any]) -> AllowanceTerms:
         datetime.fromisoformat(anchor) if anchor else None,
         value["priority"],
     )
+
+
+def _early_from(value: dict[str, list[int]]) -> EarlyRevocations:
+    return {revocation_id: EarlyRevocation(*levels) for revocation_id, levels in value.items()}
+
+
+def _early_of(revocations: EarlyRevocations) -> dict[str, list[int]]:
+    return {revocation_id: list(early) for revocation_id, early in revocations.items()}

@@ -278,6 +278,25 @@ PENDING_GRANTS: Final = _for_exchange(
         ),
     ),
 )
+_became = _rows(pending_grant, ["account_id", "idempotency_key"])
+LOTS_OF_PENDING_GRANTS: Final = _for_exchange(
+    "lots of pending grants",
+    select(lot)
+    .select_from(_became)
+    .join(
+        pending_grant,
+        and_(
+            pending_grant.c.account_id == _became.c.account_id,
+            pending_grant.c.idempotency_key == _became.c.idempotency_key,
+        ),
+    )
+    .join(
+        lot,
+        and_(
+            lot.c.account_id == pending_grant.c.account_id, lot.c.seq == pending_grant.c.entry_seq
+        ),
+    ),
+)
 OPEN_PENDING_GRANTS: Final = _for_exchange(
     "open pending grants",
     select(pending_grant).where(
@@ -289,14 +308,18 @@ ALLOWANCES: Final = _for_exchange(
     "allowances", select(allowance).where(_any_account(allowance.c.account_id))
 )
 _wanted_defaults = _rows(account_default, ["namespace", "unit"])
-DEFAULTS: Final = _for_exchange(
-    "defaults",
-    select(account_default).join(
-        _wanted_defaults,
-        and_(
-            account_default.c.namespace == _wanted_defaults.c.namespace,
-            account_default.c.unit == _wanted_defaults.c.unit,
-        ),
+_defaults = select(account_default).join(
+    _wanted_defaults,
+    and_(
+        account_default.c.namespace == _wanted_defaults.c.namespace,
+        account_default.c.unit == _wanted_defaults.c.unit,
+    ),
+)
+DEFAULTS: Final = _for_exchange("defaults", _defaults)
+LOCK_DEFAULTS: Final = _for_exchange(
+    "lock defaults",
+    _defaults.order_by(account_default.c.namespace, account_default.c.unit).with_for_update(
+        of=account_default
     ),
 )
 
@@ -315,7 +338,7 @@ INSERT_ACCOUNT_CLAIMS: Final = _insert(account_claim)
 INSERT_ALLOWANCES: Final = _insert(allowance)
 UPDATE_ALLOWANCES: Final = _update(allowance, _changing(allowance))
 INSERT_PENDING_GRANTS: Final = _insert(pending_grant)
-UPDATE_PENDING_GRANTS: Final = _update(pending_grant, ["state", "entry_seq"])
+UPDATE_PENDING_GRANTS: Final = _update(pending_grant, ["state", "entry_seq", "revocations"])
 INSERT_TOMBSTONES: Final = _insert(tombstone)
 UPDATE_TOMBSTONES: Final = _update(tombstone, ["source", "revocations"])
 INSERT_DEFAULTS: Final = _insert(account_default)

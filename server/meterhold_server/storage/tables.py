@@ -266,6 +266,7 @@ pending_grant = Table(
     _json("source"),
     _json("labels"),
     _json("metadata"),
+    _json("revocations", nullable=False),
     PrimaryKeyConstraint("account_id", "idempotency_key"),
     CheckConstraint("amount_micros > 0", name="something"),
     CheckConstraint("(state = 'LANDED') = (entry_seq > 0)", name="landed"),

@@ -7,11 +7,16 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from meterhold_server.core.model import (
+    Allowance,
     ClaimKey,
     ClaimKind,
+    Defaults,
+    DefaultsKey,
     Entry,
     EntryKind,
     Lot,
+    PendingGrant,
+    PendingState,
     Reservation,
     ReservationState,
 )
@@ -38,6 +43,19 @@ class MemoryReader:
 
     def read_live_lots(self, account_id: str) -> list[Lot]:
         return [lot for lot in self._lots(account_id) if lot.live][:LOTS_WITH_BALANCE_MAX]
+
+    def read_pending_grants(self, account_id: str) -> list[PendingGrant]:
+        account = self._engine.state.accounts.get(account_id)
+        waiting = account.pending.values() if account else ()
+        found = [one for one in waiting if one.state is PendingState.PENDING]
+        return sorted(found, key=lambda one: one.effective_time)[:LOTS_WITH_BALANCE_MAX]
+
+    def read_allowances(self, account_ids: Sequence[str]) -> dict[str, Allowance]:
+        accounts = [self._engine.state.accounts[account_id] for account_id in account_ids]
+        return {one.account_id: one.allowance for one in accounts if one.allowance is not None}
+
+    def read_defaults(self, key: DefaultsKey) -> Defaults | None:
+        return self._engine.state.defaults.get(key)
 
     def read_reservation(self, account_id: str, reservation_id: str) -> Reservation | None:
         account = self._engine.state.accounts.get(account_id)

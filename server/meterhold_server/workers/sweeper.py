@@ -34,6 +34,8 @@ class Sweep(NamedTuple):
     holds_released: int = 0
     holds_charged: int = 0
     lots_expired: int = 0
+    allowances_refilled: int = 0
+    grants_landed: int = 0
     lag_seconds: float = 0.0
 
     def plus(self, other: Sweep) -> Sweep:
@@ -43,6 +45,8 @@ class Sweep(NamedTuple):
             self.holds_released + other.holds_released,
             self.holds_charged + other.holds_charged,
             self.lots_expired + other.lots_expired,
+            self.allowances_refilled + other.allowances_refilled,
+            self.grants_landed + other.grants_landed,
             max(self.lag_seconds, other.lag_seconds),
         )
 
@@ -103,6 +107,8 @@ class Sweeper:
             sum(outcome.holds_released for outcome in expired),
             sum(outcome.holds_charged for outcome in expired),
             sum(outcome.lots_expired for outcome in expired),
+            sum(outcome.allowances_refilled for outcome in expired),
+            sum(outcome.grants_landed for outcome in expired),
             max((d.lag_seconds for d in due), default=0.0),
         )
 
