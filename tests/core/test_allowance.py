@@ -1,4 +1,4 @@
-"""Allowances: renewed at each boundary, spent first, never twice, whatever was missed or changed."""
+"""Allowances: renewed at each boundary, spent first, and never given twice for one period."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
 """A state machine that drives the core beside a deliberately naive model of what it should owe.
 
 The model knows no lots, no debt and no ledger: only totals, added up from the outcomes, and what
-each hold has left. What expired, which only lots can tell, it learns from the account and checks
-against what was granted to expire.
+each hold has left. What expired, was revoked or has landed, which only lots can tell, it learns
+from the account and checks against what was granted. Of an allowance it knows the next boundary,
+found by walking from the anchor.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -15,9 +17,22 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from meterhold_server.core.model import AccountKey, OnExpiry, Overage, ReservationState
+from meterhold_server.core.model import (
+    Account,
+    AccountKey,
+    AllowancePeriod,
+    AllowanceTerms,
+    Defaults,
+    DefaultsKey,
+    EntryKind,
+    OnExpiry,
+    Overage,
+    PendingState,
+    ReservationState,
+)
 from meterhold_server.core.operations import (
     Configure,
+    ConfigureDefaults,
     Debit,
     DebitOnce,
     Expire,
@@ -25,21 +40,27 @@ from meterhold_server.core.operations import (
     GrantOnce,
     Operation,
     RefundCharge,
+    ReinstateGrant,
     Release,
     Reserve,
+    RevokeGrant,
     Settle,
 )
 from meterhold_server.core.outcomes import (
     Configured,
     Debited,
+    DefaultsConfigured,
+    Elsewhere,
     Extended,
     Granted,
     Outcome,
     Reason,
     Refunded,
+    Reinstated,
     Rejected,
     Released,
     Reserved,
+    Revoked,
     Settled,
 )
 
@@ -60,6 +81,35 @@ class Hold:
 
 
 @dataclass
+class Plan:
+    """An allowance. `until` ends the period of what it gave last."""
+
+    terms: AllowanceTerms
+    anchor: datetime
+    until: datetime | None
+    refill: datetime | None = None
+
+    def boundary_from(self, at: datetime) -> datetime:
+        number, begin = 0, self.anchor
+        while begin < at:
+            number += 1
+            begin = self._begin(number)
+        return begin
+
+    def _begin(self, number: int) -> datetime:
+        if self.terms.period is not AllowancePeriod.MONTHLY:
+            days = 1 if self.terms.period is AllowancePeriod.DAILY else 7
+            return self.anchor + timedelta(days=days * number)
+        months = self.anchor.month - 1 + number
+        year, month, day = self.anchor.year + months // 12, months % 12 + 1, self.anchor.day
+        while True:
+            try:
+                return self.anchor.replace(year=year, month=month, day=day)
+            except ValueError:
+                day -= 1
+
+
+@dataclass
 class Totals:
     """What the outcomes said about one account."""
 
@@ -72,15 +122,45 @@ class Totals:
     holds: dict[str, Hold] = field(default_factory=dict)
     given_back: dict[int, int] = field(default_factory=dict)
     may_expire: list[tuple[datetime, int]] = field(default_factory=list)
+    exists: bool = False
+    plan: Plan | None = None
 
     @property
     def held(self) -> int:
         return sum(hold.left for hold in self.holds.values() if hold.running)
 
-    def available(self, expired: int) -> int:
-        return self.granted + self.refunded - self.spent - expired - self.held
+    def available(self, account: Account) -> int:
+        lost = account.expired_micros + account.revoked_micros
+        granted = self.granted + _landed(account)
+        return granted + self.refunded - self.spent - lost - self.held
+
+    def create(self, defaults: Defaults, now: datetime, own_allowance: bool = False) -> None:
+        """What an account gets when it is created."""
+        if self.exists:
+            return
+        self.exists = True
+        if defaults.allowance and not own_allowance:
+            self.set_plan(defaults.allowance, now)
+        self.granted += defaults.signup_micros
+        if defaults.signup_lifetime:
+            self.may_expire.append((now + defaults.signup_lifetime, defaults.signup_micros))
+
+    def set_plan(self, terms: AllowanceTerms, now: datetime) -> None:
+        old = self.plan
+        anchor = terms.anchor_time or (old.anchor if old else now)
+        self.plan = Plan(terms, anchor, old.until if old else None)
+        if terms.period is AllowancePeriod.OFF:
+            return
+        running = self.plan.until is not None and self.plan.until > now
+        self.plan.refill = self.plan.boundary_from(self.plan.until) if running else anchor
+        self.let_time_pass(now)
 
     def let_time_pass(self, now: datetime) -> None:
+        plan = self.plan
+        if plan and plan.refill and plan.refill <= now:
+            self.granted += plan.terms.amount_micros
+            plan.until = plan.refill = plan.boundary_from(now + timedelta(microseconds=1))
+            self.may_expire.append((plan.until, plan.terms.amount_micros))
         for hold in self.holds.values():
             if hold.running and hold.expire_time <= now:
                 hold.running = False
@@ -99,11 +179,13 @@ class Metering(RuleBasedStateMachine):
         self.totals: dict[AccountKey, Totals] = {key: Totals() for key in strategies.ACCOUNTS}
         self.expired: dict[AccountKey, int] = dict.fromkeys(strategies.ACCOUNTS, 0)
         self.reserved: list[tuple[AccountKey, str]] = []
+        self.defaults = Defaults(DefaultsKey("live", "credits"))
 
     @initialize(limit=st.sampled_from([0, 0, 25, 1000]), holds=st.booleans(), amount=st.just(100))
     def open(self, limit: int, holds: bool, amount: int) -> None:
         if limit:
             self.book.allow_credit(limit, holds=holds)
+            self.totals[ALICE].exists = True
             self.totals[ALICE].limit = limit
             self.totals[ALICE].holds_use_credit = holds
         self.grant(GrantOnce(ALICE, "first", amount))
@@ -116,10 +198,32 @@ class Metering(RuleBasedStateMachine):
     def expire(self, operation: Expire) -> None:
         self.ask(operation)
 
-    @rule(operation=strategies.configures)
+    @rule(days=st.sampled_from([1, 7, 28, 31, 59, 400]))
+    def wait_for_long(self, days: int) -> None:
+        self.book.wait(timedelta(days=days))
+
+    @rule(operation=strategies.defaults)
+    def set_defaults(self, operation: ConfigureDefaults) -> None:
+        outcome = self.book.do(operation)
+        assert isinstance(outcome, DefaultsConfigured)
+        if operation.signup_micros is not None:
+            self.defaults.signup_micros = operation.signup_micros
+            lifetime = operation.signup_lifetime if operation.signup_micros else None
+            self.defaults.signup_lifetime = lifetime
+        if operation.allowance is not None:
+            off = operation.allowance.period is AllowancePeriod.OFF
+            self.defaults.allowance = None if off else operation.allowance
+        assert outcome.defaults == self.defaults
+
+    @rule(operation=st.one_of(strategies.configures, strategies.allowance_changes))
     def configure(self, operation: Configure) -> None:
         _, totals, outcome = self.ask(operation)
         assert isinstance(outcome, Configured)
+        totals.create(self.defaults, self.book.now, operation.allowance is not None)
+        if operation.allowance is not None:
+            totals.set_plan(operation.allowance, self.book.now)
+        refill = outcome.allowance.refill_time if outcome.allowance else None
+        assert refill == (totals.plan.refill if totals.plan else None)
         if operation.credit_limit_micros is not None:
             totals.limit = operation.credit_limit_micros
         if operation.holds_use_credit is not None:
@@ -135,8 +239,12 @@ class Metering(RuleBasedStateMachine):
         _, totals, outcome = self.ask(operation)
         if isinstance(outcome, Granted) and not outcome.replayed:
             assert not totals.frozen
-            assert outcome.entry.amount_micros == operation.amount_micros
-            totals.granted += operation.amount_micros
+            totals.create(self.defaults, self.book.now)
+            later = operation.effective_time is not None
+            assert outcome.pending == (later and operation.effective_time > self.book.now)
+            if outcome.entry is not None:
+                assert outcome.entry.amount_micros == operation.amount_micros
+                totals.granted += operation.amount_micros
             if operation.expire_time:
                 totals.may_expire.append((operation.expire_time, operation.amount_micros))
 
@@ -254,6 +362,27 @@ class Metering(RuleBasedStateMachine):
         totals.given_back[operation.charge_seq] = after
         totals.refunded += after - before
 
+    @rule(operation=st.one_of(strategies.revokes, strategies.reinstates))
+    def revoke_or_reinstate(self, operation: RevokeGrant | ReinstateGrant) -> None:
+        outcome = self.book.do(operation)
+        if isinstance(outcome, Elsewhere):
+            operation = replace(operation, account=outcome.account)
+            outcome = self.book.do(operation)
+        if operation.account not in self.totals:
+            return
+        self.totals[operation.account].let_time_pass(self.book.now)
+        if isinstance(outcome, Rejected):
+            return
+        assert isinstance(outcome, Revoked | Reinstated)
+        before, again = outcome.balance, self.book.do(operation)
+        assert isinstance(again, Revoked | Reinstated)
+        assert again.balance == before, "what is said again changes nothing"
+        assert again.entry is None
+        if outcome.entry is not None and outcome.entry.kind is not EntryKind.GRANT:
+            micros = getattr(outcome, "revoked_micros", 0)
+            micros -= getattr(outcome, "reinstated_micros", 0)
+            assert outcome.entry.amount_micros == -micros
+
     def named(self, operation: OfHold, nth: int) -> OfHold:
         """The same of the last, second last … hold, or as it was drawn if there is none."""
         if nth >= len(self.reserved):
@@ -270,21 +399,21 @@ class Metering(RuleBasedStateMachine):
         twin.do(Expire(operation.account))
         totals = self.totals[operation.account]
         totals.let_time_pass(self.book.now)
-        available = totals.available(twin.account(operation.account).expired_micros)
+        available = totals.available(twin.account(operation.account))
         return available, totals, self.book.do(operation)
 
     @invariant()
     def the_totals_agree(self) -> None:
-        for key, totals in self.totals.items():
-            twin = self.book.twin()
+        for key, told in self.totals.items():
+            twin, totals = self.book.twin(), deepcopy(told)
             twin.do(Expire(key))
             totals.let_time_pass(self.book.now)
             account = twin.account(key)
-            assert account.granted_micros == totals.granted
+            assert account.granted_micros == totals.granted + _landed(account), (key, account.granted_micros, totals.granted, _landed(account), totals.plan, account.allowance, self.book.now, [(e.seq,str(e.kind),e.amount_micros,str(e.create_time)) for e in twin.ledger(key)])
             assert account.spent_micros == totals.spent
             assert account.refunded_micros == totals.refunded
             assert account.held_micros == totals.held
-            assert account.available_micros == totals.available(account.expired_micros)
+            assert account.available_micros == totals.available(account)
             running = {name for name, hold in totals.holds.items() if hold.running}
             assert running == {
                 name
@@ -301,7 +430,30 @@ class Metering(RuleBasedStateMachine):
             due = [
                 amount for expire_time, amount in totals.may_expire if expire_time <= self.book.now
             ]
-            assert expired <= sum(due) + totals.refunded
+            landed = _landed(self.book.account(key))
+            assert expired <= sum(due) + totals.refunded + landed
+
+    @invariant()
+    def what_was_revoked_was_granted(self) -> None:
+        for key in self.totals:
+            account = self.book.account(key)
+            assert 0 <= account.revoked_micros <= account.granted_micros
+
+    @invariant()
+    def what_is_pending_lies_in_the_future(self) -> None:
+        for key in self.totals:
+            twin = self.book.twin()
+            twin.do(Expire(key))
+            for pending in twin.account(key).pending.values():
+                assert (pending.state is PendingState.PENDING) <= (
+                    pending.effective_time > self.book.now
+                )
+
+
+def _landed(account: Account) -> int:
+    """What was granted by grants that had been pending."""
+    landed = (one for one in account.pending.values() if one.state is PendingState.LANDED)
+    return sum(one.amount_micros for one in landed)
 
 
 def _is_refusal(outcome: Outcome, reason: Reason) -> bool:

@@ -131,7 +131,7 @@ def settle(posting: Posting, account: Account | None, operation: Settle) -> Sett
     )
     answered = Receipt(request, outcome.answer())
     if operation.keep_open:
-        posting.claim(key, account.account_id, answered, None)
+        posting.claim(key, account.account_id, answered, account.charges.get(entry_seq))
     else:
         reservation.late = late
         reservation.closing = answered
