@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from meterhold import _channel, _metered, _requests, _results, _tab
+from meterhold import (
+    _admin_requests,
+    _answers,
+    _channel,
+    _ledger_requests,
+    _metered,
+    _requests,
+    _tab,
+)
 from meterhold._async_calls import AsyncCalls
 from meterhold._async_courier import AsyncCourier
 from meterhold._async_hold import AsyncHold
@@ -19,9 +27,26 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from meterhold import _results
     from meterhold._delivery import Delivery
-    from meterhold._enums import EntryKind, LotCategory, OnExpiry, Overage, ReservationState
-    from meterhold._values import Cash, Source, Tls, Usage
+    from meterhold._enums import (
+        EntryKind,
+        LotCategory,
+        OnExpiry,
+        Overage,
+        ReservationState,
+        SpendDimension,
+    )
+    from meterhold._values import (
+        Allowance,
+        Cash,
+        ExpectedSource,
+        Label,
+        SignupGrant,
+        Source,
+        Tls,
+        Usage,
+    )
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -131,7 +156,7 @@ class AsyncClient:
             labels=labels,
             metadata=metadata,
         )
-        return _results.reserve(
+        return _answers.reserve(
             await self._calls.call(self._calls.metering.Reserve, request, timeout_seconds)
         )
 
@@ -163,7 +188,7 @@ class AsyncClient:
             usage=usage,
             metadata=metadata,
         )
-        return _results.settle(
+        return _answers.settle(
             await self._calls.call(self._calls.metering.Settle, request, timeout_seconds)
         )
 
@@ -177,7 +202,7 @@ class AsyncClient:
     ) -> _results.ReleaseResult:
         """See `Client.release`."""
         request = _requests.release(account, reservation_id=reservation_id, unit=unit)
-        return _results.release(
+        return _answers.release(
             await self._calls.call(self._calls.metering.Release, request, timeout_seconds)
         )
 
@@ -203,7 +228,7 @@ class AsyncClient:
             on_expiry=on_expiry,
             extend_id=extend_id,
         )
-        return _results.extend(
+        return _answers.extend(
             await self._calls.call(self._calls.metering.Extend, request, timeout_seconds)
         )
 
@@ -232,7 +257,7 @@ class AsyncClient:
             metadata=metadata,
         )
         response = await self._calls.call(self._calls.metering.Debit, request, timeout_seconds)
-        return _results.debit(response)
+        return _answers.debit(response)
 
     async def debit_once(
         self,
@@ -259,7 +284,7 @@ class AsyncClient:
             metadata=metadata,
         )
         response = await self._calls.call(self._calls.metering.DebitOnce, request, timeout_seconds)
-        return _results.debit(response)
+        return _answers.debit(response)
 
     async def grant_once(
         self,
@@ -272,6 +297,7 @@ class AsyncClient:
         reason: str = "",
         category: LotCategory | None = None,
         priority: int | None = None,
+        effective_time: datetime | None = None,
         expire_time: datetime | None = None,
         cash: Cash | None = None,
         source: Source | None = None,
@@ -289,13 +315,14 @@ class AsyncClient:
             reason=reason,
             category=category,
             priority=priority,
+            effective_time=effective_time,
             expire_time=expire_time,
             cash=cash,
             source=source,
             labels=labels,
             metadata=metadata,
         )
-        return _results.grant(
+        return _answers.grant(
             await self._calls.call(self._calls.metering.GrantOnce, request, timeout_seconds)
         )
 
@@ -329,8 +356,70 @@ class AsyncClient:
             labels=labels,
             metadata=metadata,
         )
-        return _results.refund(
+        return _answers.refund(
             await self._calls.call(self._calls.metering.RefundCharge, request, timeout_seconds)
+        )
+
+    async def revoke_grant(
+        self,
+        grant_key: str,
+        *,
+        fraction_ppm: int | None = None,
+        amount_micros: int | None = None,
+        account: str | None = None,
+        unit: str = "",
+        allow_tombstone: bool = False,
+        revocation_id: str = "",
+        expected_source: ExpectedSource | None = None,
+        reason: str = "",
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.RevokeResult:
+        """See `Client.revoke_grant`."""
+        request = _requests.revoke_grant(
+            grant_key,
+            fraction_ppm=fraction_ppm,
+            amount_micros=amount_micros,
+            account=account,
+            unit=unit,
+            allow_tombstone=allow_tombstone,
+            revocation_id=revocation_id,
+            expected_source=expected_source,
+            reason=reason,
+            labels=labels,
+            metadata=metadata,
+        )
+        return _answers.revoke(
+            await self._calls.call(self._calls.metering.RevokeGrant, request, timeout_seconds)
+        )
+
+    async def reinstate_grant(
+        self,
+        grant_key: str,
+        *,
+        account: str | None = None,
+        unit: str = "",
+        revocation_id: str = "",
+        expected_source: ExpectedSource | None = None,
+        reason: str = "",
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.ReinstateResult:
+        """See `Client.reinstate_grant`."""
+        request = _requests.reinstate_grant(
+            grant_key,
+            account=account,
+            unit=unit,
+            revocation_id=revocation_id,
+            expected_source=expected_source,
+            reason=reason,
+            labels=labels,
+            metadata=metadata,
+        )
+        return _answers.reinstate(
+            await self._calls.call(self._calls.metering.ReinstateGrant, request, timeout_seconds)
         )
 
     async def balance(
@@ -344,7 +433,7 @@ class AsyncClient:
     ) -> _results.Balance:
         """See `Client.balance`."""
         request = _requests.balance(account, unit=unit, min_seq=min_seq, include_lots=include_lots)
-        return _results.balance(
+        return _answers.balance(
             await self._calls.call(self._calls.metering.Balance, request, timeout_seconds)
         )
 
@@ -357,8 +446,10 @@ class AsyncClient:
         timeout_seconds: float | None = None,
     ) -> _results.Reservation:
         """See `Client.get_reservation`."""
-        request = _requests.get_reservation(account, reservation_id=reservation_id, unit=unit)
-        return _results.reservation(
+        request = _ledger_requests.get_reservation(
+            account, reservation_id=reservation_id, unit=unit
+        )
+        return _answers.reservation(
             await self._calls.call(self._calls.ledger.GetReservation, request, timeout_seconds)
         )
 
@@ -372,11 +463,11 @@ class AsyncClient:
         timeout_seconds: float | None = None,
     ) -> AsyncIterator[_results.Reservation]:
         """See `Client.list_reservations`."""
-        request = _requests.list_reservations(
+        request = _ledger_requests.list_reservations(
             account, unit=unit, states=states, page_size=page_size
         )
         return self._calls.items(
-            self._calls.ledger.ListReservations, request, _results.reservations, timeout_seconds
+            self._calls.ledger.ListReservations, request, _answers.reservations, timeout_seconds
         )
 
     def list_entries(
@@ -385,16 +476,26 @@ class AsyncClient:
         *,
         unit: str = "",
         kinds: Iterable[EntryKind] = (),
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
         oldest_first: bool = False,
         page_size: int = 0,
         timeout_seconds: float | None = None,
     ) -> AsyncIterator[_results.Entry]:
         """See `Client.list_entries`."""
-        request = _requests.list_entries(
-            account, unit=unit, kinds=kinds, oldest_first=oldest_first, page_size=page_size
+        request = _ledger_requests.list_entries(
+            account,
+            unit=unit,
+            kinds=kinds,
+            start_time=start_time,
+            end_time=end_time,
+            labels=labels,
+            oldest_first=oldest_first,
+            page_size=page_size,
         )
         return self._calls.items(
-            self._calls.ledger.ListEntries, request, _results.entries, timeout_seconds
+            self._calls.ledger.ListEntries, request, _answers.entries, timeout_seconds
         )
 
     async def get_entry(
@@ -405,13 +506,19 @@ class AsyncClient:
         seq: int | None = None,
         debit_key: str | None = None,
         grant_key: str | None = None,
+        refund_key: str | None = None,
         timeout_seconds: float | None = None,
     ) -> _results.Entry:
         """See `Client.get_entry`."""
-        request = _requests.get_entry(
-            account, unit=unit, seq=seq, debit_key=debit_key, grant_key=grant_key
+        request = _ledger_requests.get_entry(
+            account,
+            unit=unit,
+            seq=seq,
+            debit_key=debit_key,
+            grant_key=grant_key,
+            refund_key=refund_key,
         )
-        return _results.entry(
+        return _answers.entry(
             await self._calls.call(self._calls.ledger.GetEntry, request, timeout_seconds)
         )
 
@@ -425,11 +532,49 @@ class AsyncClient:
         timeout_seconds: float | None = None,
     ) -> AsyncIterator[_results.Lot]:
         """See `Client.list_lots`."""
-        request = _requests.list_lots(
+        request = _ledger_requests.list_lots(
             account, unit=unit, include_spent=include_spent, page_size=page_size
         )
         return self._calls.items(
-            self._calls.ledger.ListLots, request, _results.lots, timeout_seconds
+            self._calls.ledger.ListLots, request, _answers.lots, timeout_seconds
+        )
+
+    async def get_stats(
+        self,
+        *,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.Stats:
+        """See `Client.get_stats`."""
+        request = _ledger_requests.get_stats(unit=unit)
+        return _answers.stats(
+            await self._calls.call(self._calls.ledger.GetStats, request, timeout_seconds)
+        )
+
+    async def spend_report(
+        self,
+        account: str | None = None,
+        *,
+        unit: str = "",
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+        group_by: Iterable[SpendDimension | Label] = (),
+        row_limit: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> _results.SpendReport:
+        """See `Client.spend_report`."""
+        request = _ledger_requests.spend_report(
+            account,
+            unit=unit,
+            start_time=start_time,
+            end_time=end_time,
+            labels=labels,
+            group_by=group_by,
+            row_limit=row_limit,
+        )
+        return _answers.spend_report(
+            await self._calls.call(self._calls.ledger.SpendReport, request, timeout_seconds)
         )
 
     async def configure_account(
@@ -440,17 +585,19 @@ class AsyncClient:
         credit_limit_micros: int | None = None,
         holds_use_credit: bool | None = None,
         frozen: bool | None = None,
+        allowance: Allowance | None = None,
         timeout_seconds: float | None = None,
     ) -> _results.Account:
         """See `Client.configure_account`."""
-        request = _requests.configure_account(
+        request = _admin_requests.configure_account(
             account,
             unit=unit,
             credit_limit_micros=credit_limit_micros,
             holds_use_credit=holds_use_credit,
             frozen=frozen,
+            allowance=allowance,
         )
-        return _results.configured(
+        return _answers.configured(
             await self._calls.call(self._calls.admin.ConfigureAccount, request, timeout_seconds)
         )
 
@@ -458,8 +605,8 @@ class AsyncClient:
         self, account: str, *, unit: str = "", timeout_seconds: float | None = None
     ) -> _results.Account:
         """See `Client.get_account`."""
-        request = _requests.get_account(account, unit=unit)
-        return _results.account(
+        request = _admin_requests.get_account(account, unit=unit)
+        return _answers.account(
             await self._calls.call(self._calls.admin.GetAccount, request, timeout_seconds)
         )
 
@@ -471,7 +618,60 @@ class AsyncClient:
         timeout_seconds: float | None = None,
     ) -> AsyncIterator[_results.Account]:
         """See `Client.list_accounts`."""
-        request = _requests.list_accounts(account_prefix=account_prefix, page_size=page_size)
+        request = _admin_requests.list_accounts(account_prefix=account_prefix, page_size=page_size)
         return self._calls.items(
-            self._calls.admin.ListAccounts, request, _results.accounts, timeout_seconds
+            self._calls.admin.ListAccounts, request, _answers.accounts, timeout_seconds
+        )
+
+    async def configure_defaults(
+        self,
+        *,
+        unit: str = "",
+        signup_grant: SignupGrant | None = None,
+        allowance: Allowance | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.Defaults:
+        """See `Client.configure_defaults`."""
+        request = _admin_requests.configure_defaults(
+            unit=unit, signup_grant=signup_grant, allowance=allowance
+        )
+        calls = self._calls
+        response = await calls.call(calls.admin.ConfigureDefaults, request, timeout_seconds)
+        return _answers.defaults(response)
+
+    async def get_defaults(
+        self,
+        *,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.Defaults:
+        """See `Client.get_defaults`."""
+        request = _admin_requests.get_defaults(unit=unit)
+        response = await self._calls.call(self._calls.admin.GetDefaults, request, timeout_seconds)
+        return _answers.defaults(response)
+
+    async def verify_balance(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.VerifyResult:
+        """See `Client.verify_balance`."""
+        request = _admin_requests.verify_balance(account, unit=unit)
+        return _answers.verified(
+            await self._calls.call(self._calls.admin.VerifyBalance, request, timeout_seconds)
+        )
+
+    async def rebuild_balance(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.RebuildResult:
+        """See `Client.rebuild_balance`."""
+        request = _admin_requests.rebuild_balance(account, unit=unit)
+        return _answers.rebuilt(
+            await self._calls.call(self._calls.admin.RebuildBalance, request, timeout_seconds)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from meterhold import _delivery, _results
+from meterhold import _answers, _delivery
 from meterhold._delivery import Delivery, Parcel
 from meterhold._errors import MeterholdError
 from meterhold.v1.ledger_service_pb2 import GetReservationRequest
@@ -85,7 +85,7 @@ class AsyncCourier:
             try:
                 if isinstance(request, GetReservationRequest):
                     found = await self._calls.call(self._calls.ledger.GetReservation, request, None)
-                    parcel.looked_at(_results.reservation(found))
+                    parcel.looked_at(_answers.reservation(found))
                 else:
                     await self._calls.call(self._calls.metering.Settle, request, None)
                     parcel.answered()

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from meterhold import _channel, _errors, _keys
-from meterhold._replay import Attempts
+from meterhold import _channel, _errors, _keys, _replay
 from meterhold.v1 import (
     admin_service_pb2_grpc,
     ledger_service_pb2_grpc,
@@ -18,13 +17,13 @@ from meterhold.v1 import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from meterhold import _requests, _results
+    from meterhold import _answers, _requests
     from meterhold._channel import Endpoint
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _PageRequest = TypeVar("_PageRequest", bound="_requests.PageRequest")
-_Page = TypeVar("_Page", bound="_results.Page")
+_Page = TypeVar("_Page", bound="_answers.Page")
 _Item = TypeVar("_Item")
 
 
@@ -65,7 +64,8 @@ class Calls:
         if timeout_seconds is not None:
             seconds = _channel.checked_timeout_seconds(timeout_seconds)
         key, call = _keys.key_of(request), _keys.call_of(request)
-        attempts = Attempts(key, seconds, self._attempt_timeout_seconds)
+        attempt_seconds = _replay.attempt_seconds(request, seconds, self._attempt_timeout_seconds)
+        attempts = _replay.Attempts(key, seconds, attempt_seconds)
         while True:
             try:
                 return method(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from meterhold import _channel, _metered, _requests, _results, _tab
+from meterhold import (
+    _admin_requests,
+    _answers,
+    _channel,
+    _ledger_requests,
+    _metered,
+    _requests,
+    _tab,
+)
 from meterhold._calls import Calls
 from meterhold._courier import Courier
 from meterhold._heart import Heart
@@ -19,9 +27,26 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from meterhold import _results
     from meterhold._delivery import Delivery
-    from meterhold._enums import EntryKind, LotCategory, OnExpiry, Overage, ReservationState
-    from meterhold._values import Cash, Source, Tls, Usage
+    from meterhold._enums import (
+        EntryKind,
+        LotCategory,
+        OnExpiry,
+        Overage,
+        ReservationState,
+        SpendDimension,
+    )
+    from meterhold._values import (
+        Allowance,
+        Cash,
+        ExpectedSource,
+        Label,
+        SignupGrant,
+        Source,
+        Tls,
+        Usage,
+    )
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -188,7 +213,7 @@ class Client:
             labels=labels,
             metadata=metadata,
         )
-        return _results.reserve(
+        return _answers.reserve(
             self._calls.call(self._calls.metering.Reserve, request, timeout_seconds)
         )
 
@@ -230,7 +255,7 @@ class Client:
             usage=usage,
             metadata=metadata,
         )
-        return _results.settle(
+        return _answers.settle(
             self._calls.call(self._calls.metering.Settle, request, timeout_seconds)
         )
 
@@ -247,7 +272,7 @@ class Client:
         On a finished one it succeeds with `changed` False. Raises `ReservationNotFound`.
         """
         request = _requests.release(account, reservation_id=reservation_id, unit=unit)
-        return _results.release(
+        return _answers.release(
             self._calls.call(self._calls.metering.Release, request, timeout_seconds)
         )
 
@@ -282,7 +307,7 @@ class Client:
             on_expiry=on_expiry,
             extend_id=extend_id,
         )
-        return _results.extend(
+        return _answers.extend(
             self._calls.call(self._calls.metering.Extend, request, timeout_seconds)
         )
 
@@ -318,7 +343,7 @@ class Client:
             usage=usage,
             metadata=metadata,
         )
-        return _results.debit(
+        return _answers.debit(
             self._calls.call(self._calls.metering.Debit, request, timeout_seconds)
         )
 
@@ -352,7 +377,7 @@ class Client:
             usage=usage,
             metadata=metadata,
         )
-        return _results.debit(
+        return _answers.debit(
             self._calls.call(self._calls.metering.DebitOnce, request, timeout_seconds)
         )
 
@@ -367,6 +392,7 @@ class Client:
         reason: str = "",
         category: LotCategory | None = None,
         priority: int | None = None,
+        effective_time: datetime | None = None,
         expire_time: datetime | None = None,
         cash: Cash | None = None,
         source: Source | None = None,
@@ -379,10 +405,12 @@ class Client:
         The key, 1–255 printable characters, is unique among all grants, whatever the account, and
         kept as long as the ledger. `legacy_keys` are at most 8 further keys under which the grant
         may already have been made. `reason` is for people, at most 256 bytes. `category` None =
-        PAID. Lots are spent by ascending `priority`, 0 to 1000, None = 50. `expire_time` None =
-        never.
+        PAID. Lots are spent by ascending `priority`, 0 to 1000, None = 50. The credits can be spent
+        from `effective_time` on and are pending until then; None or passed = at once. `expire_time`
+        None = never.
 
-        Raises `IdempotencyMismatch`, `BalanceOutOfRange`.
+        Raises `IdempotencyMismatch`, `SourceMismatch`, `GrantRevoked`, `AccountFrozen`,
+        `BalanceOutOfRange`.
         """
         request = _requests.grant_once(
             account,
@@ -393,13 +421,14 @@ class Client:
             reason=reason,
             category=category,
             priority=priority,
+            effective_time=effective_time,
             expire_time=expire_time,
             cash=cash,
             source=source,
             labels=labels,
             metadata=metadata,
         )
-        return _results.grant(
+        return _answers.grant(
             self._calls.call(self._calls.metering.GrantOnce, request, timeout_seconds)
         )
 
@@ -442,8 +471,94 @@ class Client:
             labels=labels,
             metadata=metadata,
         )
-        return _results.refund(
+        return _answers.refund(
             self._calls.call(self._calls.metering.RefundCharge, request, timeout_seconds)
+        )
+
+    def revoke_grant(
+        self,
+        grant_key: str,
+        *,
+        fraction_ppm: int | None = None,
+        amount_micros: int | None = None,
+        account: str | None = None,
+        unit: str = "",
+        allow_tombstone: bool = False,
+        revocation_id: str = "",
+        expected_source: ExpectedSource | None = None,
+        reason: str = "",
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.RevokeResult:
+        """Take credits of a grant back, as after a refund or a dispute of its purchase.
+
+        `grant_key` is the `idempotency_key`, or a legacy key, of the `grant_once`. `fraction_ppm`,
+        1 to 1 000 000 millionths of the grant, or `amount_micros`, 1 to 10^15, says how much is
+        revoked all in all, by this call and earlier ones of the same `revocation_id` together;
+        neither = all of it. Only what is more than before is taken, so that a repeated call takes
+        nothing.
+
+        What the grant's own lot has available is taken first; for what was spent or is held, other
+        lots pay, then the account owes it. What has expired is not taken.
+
+        `account` None = whichever has the grant; `unit` is then left out, too. `allow_tombstone`
+        remembers a revocation that comes before its grant: then the grant is blocked if all of it
+        is revoked, else reduced. Revocations of different `revocation_id`, at most 128 characters,
+        add up, up to the grant: give each dispute its own. `expected_source` is compared with the
+        purchase. `reason` is for people, at most 256 bytes.
+
+        Raises `GrantNotFound`, `SourceMismatch`.
+        """
+        request = _requests.revoke_grant(
+            grant_key,
+            fraction_ppm=fraction_ppm,
+            amount_micros=amount_micros,
+            account=account,
+            unit=unit,
+            allow_tombstone=allow_tombstone,
+            revocation_id=revocation_id,
+            expected_source=expected_source,
+            reason=reason,
+            labels=labels,
+            metadata=metadata,
+        )
+        return _answers.revoke(
+            self._calls.call(self._calls.metering.RevokeGrant, request, timeout_seconds)
+        )
+
+    def reinstate_grant(
+        self,
+        grant_key: str,
+        *,
+        account: str | None = None,
+        unit: str = "",
+        revocation_id: str = "",
+        expected_source: ExpectedSource | None = None,
+        reason: str = "",
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.ReinstateResult:
+        """Give back what `revoke_grant` took under a `revocation_id`, as when a dispute is won.
+
+        A repeated call gives nothing, and earlier revocations of that id, sent again, take nothing
+        any more. The other arguments are as in `revoke_grant`.
+
+        Raises `GrantNotFound`, `SourceMismatch`, `BalanceOutOfRange`.
+        """
+        request = _requests.reinstate_grant(
+            grant_key,
+            account=account,
+            unit=unit,
+            revocation_id=revocation_id,
+            expected_source=expected_source,
+            reason=reason,
+            labels=labels,
+            metadata=metadata,
+        )
+        return _answers.reinstate(
+            self._calls.call(self._calls.metering.ReinstateGrant, request, timeout_seconds)
         )
 
     def balance(
@@ -459,10 +574,10 @@ class Client:
 
         `min_seq` waits, for a bounded time, until the ledger has reached that entry, and raises
         `Unavailable` if it does not. `include_lots` adds the lots with credits left, in spend
-        order.
+        order, and the grants that are pending.
         """
         request = _requests.balance(account, unit=unit, min_seq=min_seq, include_lots=include_lots)
-        return _results.balance(
+        return _answers.balance(
             self._calls.call(self._calls.metering.Balance, request, timeout_seconds)
         )
 
@@ -475,8 +590,10 @@ class Client:
         timeout_seconds: float | None = None,
     ) -> _results.Reservation:
         """Answer one reservation as it is now. Raises `ReservationNotFound`."""
-        request = _requests.get_reservation(account, reservation_id=reservation_id, unit=unit)
-        return _results.reservation(
+        request = _ledger_requests.get_reservation(
+            account, reservation_id=reservation_id, unit=unit
+        )
+        return _answers.reservation(
             self._calls.call(self._calls.ledger.GetReservation, request, timeout_seconds)
         )
 
@@ -494,11 +611,11 @@ class Client:
         Pages of `page_size`, 0 = 50, at most 1000, are fetched as they are needed; each has the
         deadline of its own and can raise like a call.
         """
-        request = _requests.list_reservations(
+        request = _ledger_requests.list_reservations(
             account, unit=unit, states=states, page_size=page_size
         )
         return self._calls.items(
-            self._calls.ledger.ListReservations, request, _results.reservations, timeout_seconds
+            self._calls.ledger.ListReservations, request, _answers.reservations, timeout_seconds
         )
 
     def list_entries(
@@ -507,19 +624,30 @@ class Client:
         *,
         unit: str = "",
         kinds: Iterable[EntryKind] = (),
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
         oldest_first: bool = False,
         page_size: int = 0,
         timeout_seconds: float | None = None,
     ) -> Iterator[_results.Entry]:
         """Iterate over the ledger of an account, newest first; only `kinds`, empty = all.
 
-        Pages as in `list_reservations`.
+        Only entries written at `start_time` or later and before `end_time`, None = no limit, that
+        have all of `labels`. Pages as in `list_reservations`.
         """
-        request = _requests.list_entries(
-            account, unit=unit, kinds=kinds, oldest_first=oldest_first, page_size=page_size
+        request = _ledger_requests.list_entries(
+            account,
+            unit=unit,
+            kinds=kinds,
+            start_time=start_time,
+            end_time=end_time,
+            labels=labels,
+            oldest_first=oldest_first,
+            page_size=page_size,
         )
         return self._calls.items(
-            self._calls.ledger.ListEntries, request, _results.entries, timeout_seconds
+            self._calls.ledger.ListEntries, request, _answers.entries, timeout_seconds
         )
 
     def get_entry(
@@ -530,17 +658,23 @@ class Client:
         seq: int | None = None,
         debit_key: str | None = None,
         grant_key: str | None = None,
+        refund_key: str | None = None,
         timeout_seconds: float | None = None,
     ) -> _results.Entry:
-        """Answer one ledger entry, by exactly one of `seq` and the key of the debit or grant.
+        """Answer one ledger entry, by exactly one of `seq` and the key of what made it.
 
-        `debit_key` is the `idempotency_key` of a `debit_once`, `grant_key` that of a `grant_once`,
-        or a legacy key of it. Raises `EntryNotFound`.
+        `debit_key` is the `idempotency_key` of a `debit_once`, `refund_key` of a `refund_charge`,
+        `grant_key` of a `grant_once`, or a legacy key of it. Raises `EntryNotFound`.
         """
-        request = _requests.get_entry(
-            account, unit=unit, seq=seq, debit_key=debit_key, grant_key=grant_key
+        request = _ledger_requests.get_entry(
+            account,
+            unit=unit,
+            seq=seq,
+            debit_key=debit_key,
+            grant_key=grant_key,
+            refund_key=refund_key,
         )
-        return _results.entry(
+        return _answers.entry(
             self._calls.call(self._calls.ledger.GetEntry, request, timeout_seconds)
         )
 
@@ -557,11 +691,63 @@ class Client:
 
         Pages as in `list_reservations`.
         """
-        request = _requests.list_lots(
+        request = _ledger_requests.list_lots(
             account, unit=unit, include_spent=include_spent, page_size=page_size
         )
         return self._calls.items(
-            self._calls.ledger.ListLots, request, _results.lots, timeout_seconds
+            self._calls.ledger.ListLots, request, _answers.lots, timeout_seconds
+        )
+
+    def get_stats(
+        self,
+        *,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.Stats:
+        """Answer the sums of all accounts of a unit, from one snapshot.
+
+        It reads all accounts: nothing but `timeout_seconds` limits how long. Raises
+        `BalanceOutOfRange` if a sum is past int64.
+        """
+        request = _ledger_requests.get_stats(unit=unit)
+        return _answers.stats(
+            self._calls.call(self._calls.ledger.GetStats, request, timeout_seconds)
+        )
+
+    def spend_report(
+        self,
+        account: str | None = None,
+        *,
+        unit: str = "",
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+        group_by: Iterable[SpendDimension | Label] = (),
+        row_limit: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> _results.SpendReport:
+        """Sum the charges of an account, or of all of the unit, by what they were for.
+
+            by_team = [meterhold.Label("team"), meterhold.SpendDimension.MODEL]
+            for row in client.spend_report("alice", group_by=by_team).rows:
+                team, model = row.values
+
+        Counts charges made at `start_time` or later and before `end_time`, None = no limit, that
+        have all of `labels`. `group_by` names at most 3 things, each once; empty = the total alone.
+        The report has the `row_limit` largest groups, 0 = 50, at most 1000. It reads all those
+        charges: nothing but `timeout_seconds` limits how long.
+        """
+        request = _ledger_requests.spend_report(
+            account,
+            unit=unit,
+            start_time=start_time,
+            end_time=end_time,
+            labels=labels,
+            group_by=group_by,
+            row_limit=row_limit,
+        )
+        return _answers.spend_report(
+            self._calls.call(self._calls.ledger.SpendReport, request, timeout_seconds)
         )
 
     def configure_account(
@@ -572,6 +758,7 @@ class Client:
         credit_limit_micros: int | None = None,
         holds_use_credit: bool | None = None,
         frozen: bool | None = None,
+        allowance: Allowance | None = None,
         timeout_seconds: float | None = None,
     ) -> _results.Account:
         """Set what an account may do; None leaves a thing as it is. Creates the account if new.
@@ -579,16 +766,19 @@ class Client:
         `credit_limit_micros`, 0 to 10^15, is how far below zero charges may take the available
         credits; with `holds_use_credit` holds may, too. Lowered under what is used it blocks new
         spending only. A `frozen` account takes no new work and no credits; what runs may be
-        settled, released, and held longer.
+        settled, released, and held longer. A first `allowance` begins at once, or at its anchor if
+        that is in the future; a change, and `Allowance.OFF`, count from the end of the running
+        period.
         """
-        request = _requests.configure_account(
+        request = _admin_requests.configure_account(
             account,
             unit=unit,
             credit_limit_micros=credit_limit_micros,
             holds_use_credit=holds_use_credit,
             frozen=frozen,
+            allowance=allowance,
         )
-        return _results.configured(
+        return _answers.configured(
             self._calls.call(self._calls.admin.ConfigureAccount, request, timeout_seconds)
         )
 
@@ -596,8 +786,8 @@ class Client:
         self, account: str, *, unit: str = "", timeout_seconds: float | None = None
     ) -> _results.Account:
         """Answer an account; all zeros, and `create_time` None, for an unknown one."""
-        request = _requests.get_account(account, unit=unit)
-        return _results.account(
+        request = _admin_requests.get_account(account, unit=unit)
+        return _answers.account(
             self._calls.call(self._calls.admin.GetAccount, request, timeout_seconds)
         )
 
@@ -612,7 +802,73 @@ class Client:
 
         Pages as in `list_reservations`.
         """
-        request = _requests.list_accounts(account_prefix=account_prefix, page_size=page_size)
+        request = _admin_requests.list_accounts(account_prefix=account_prefix, page_size=page_size)
         return self._calls.items(
-            self._calls.admin.ListAccounts, request, _results.accounts, timeout_seconds
+            self._calls.admin.ListAccounts, request, _answers.accounts, timeout_seconds
+        )
+
+    def configure_defaults(
+        self,
+        *,
+        unit: str = "",
+        signup_grant: SignupGrant | None = None,
+        allowance: Allowance | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _results.Defaults:
+        """Set what accounts of a unit get when they are created; None leaves a thing as it is.
+
+        Accounts are created by their first grant or by `configure_account`; those that exist stay
+        as they are. `SignupGrant.OFF` and `Allowance.OFF` take a thing away. An allowance without
+        `anchor_time` counts from the creation of each account.
+        """
+        request = _admin_requests.configure_defaults(
+            unit=unit, signup_grant=signup_grant, allowance=allowance
+        )
+        return _answers.defaults(
+            self._calls.call(self._calls.admin.ConfigureDefaults, request, timeout_seconds)
+        )
+
+    def get_defaults(
+        self,
+        *,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.Defaults:
+        """Answer what accounts of a unit get when they are created."""
+        request = _admin_requests.get_defaults(unit=unit)
+        return _answers.defaults(
+            self._calls.call(self._calls.admin.GetDefaults, request, timeout_seconds)
+        )
+
+    def verify_balance(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.VerifyResult:
+        """Recompute an account from its entries, lots, holds and keys, and answer each difference.
+
+        It reads the whole ledger of the account: nothing but `timeout_seconds` limits how long.
+        """
+        request = _admin_requests.verify_balance(account, unit=unit)
+        return _answers.verified(
+            self._calls.call(self._calls.admin.VerifyBalance, request, timeout_seconds)
+        )
+
+    def rebuild_balance(
+        self,
+        account: str,
+        *,
+        unit: str = "",
+        timeout_seconds: float | None = None,
+    ) -> _results.RebuildResult:
+        """Set right what `verify_balance` finds; a sound account stays as it is.
+
+        What can be recomputed is, and what the ledger lacks is posted as CORRECTION entries.
+        History is never changed. `timeout_seconds` is as in `verify_balance`.
+        """
+        request = _admin_requests.rebuild_balance(account, unit=unit)
+        return _answers.rebuilt(
+            self._calls.call(self._calls.admin.RebuildBalance, request, timeout_seconds)
         )

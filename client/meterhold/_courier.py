@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from meterhold import _delivery, _results
+from meterhold import _answers, _delivery
 from meterhold._delivery import Delivery, Parcel
 from meterhold._errors import MeterholdError
 from meterhold.v1.ledger_service_pb2 import GetReservationRequest
@@ -90,7 +90,7 @@ class Courier:
             try:
                 if isinstance(request, GetReservationRequest):
                     found = self._calls.call(self._calls.ledger.GetReservation, request, None)
-                    parcel.looked_at(_results.reservation(found))
+                    parcel.looked_at(_answers.reservation(found))
                 else:
                     self._calls.call(self._calls.metering.Settle, request, None)
                     parcel.answered()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from meterhold import _requests
+from meterhold import _ledger_requests
 from meterhold._errors import MeterholdError, NotFound, Rejected
 from meterhold._journal import Journal, Memory
 from meterhold._tab import Closing, describe, is_made_by, log, settle_of
@@ -82,7 +82,7 @@ class Parcel:
         settle = settle_of(requests[0])
         if self._looked:
             return settle
-        return _requests.get_reservation(
+        return _ledger_requests.get_reservation(
             settle.account, reservation_id=settle.reservation_id, unit=settle.unit
         )
 

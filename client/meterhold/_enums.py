@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
-from meterhold.v1 import metering_service_pb2, types_pb2
+from meterhold.v1 import ledger_service_pb2, metering_service_pb2, types_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,8 +63,48 @@ class EntryKind(StrEnum):
     """What was still held when a reservation with `OnExpiry.CHARGE` expired. Negative."""
     REFUND = "REFUND"
     """Part of a charge given back. Positive."""
+    ALLOWANCE = "ALLOWANCE"
+    """The credits of a new period of the account's allowance. Positive."""
+    REVOCATION = "REVOCATION"
+    """Credits taken back from a grant. Negative."""
+    REINSTATEMENT = "REINSTATEMENT"
+    """Revoked credits given back. Positive."""
+    CORRECTION = "CORRECTION"
+    """What `rebuild_balance` set right: positive as if granted, negative as if spent, or 0."""
     UNKNOWN = "UNKNOWN"
     """Something this version of the client has no name for. Cannot be sent."""
+
+
+class AllowancePeriod(StrEnum):
+    """How often an allowance is renewed."""
+
+    OFF = "OFF"
+    """Not at all."""
+    DAILY = "DAILY"
+    """Every 24 hours from the anchor."""
+    WEEKLY = "WEEKLY"
+    """Every 7 times 24 hours from the anchor."""
+    MONTHLY = "MONTHLY"
+    """Every calendar month (UTC), on the anchor's day or, if it has none, the month's last day."""
+    UNKNOWN = "UNKNOWN"
+    """Something this version of the client has no name for. Cannot be sent."""
+
+
+class SpendDimension(StrEnum):
+    """What charges can be summed by, besides their labels."""
+
+    ACCOUNT = "ACCOUNT"
+    """The account."""
+    MODEL = "MODEL"
+    """The model of the usage."""
+    PROVIDER = "PROVIDER"
+    """The provider of the usage."""
+    DAY = "DAY"
+    """The calendar day (UTC), as 2026-01-31."""
+    WEEK = "WEEK"
+    """The ISO week (UTC), named by its Monday, as 2026-01-26."""
+    MONTH = "MONTH"
+    """The calendar month (UTC), as 2026-01."""
 
 
 class ReservationState(StrEnum):
@@ -113,6 +153,24 @@ ENTRY_KIND_NUMBERS = {
     EntryKind.EXPIRY: types_pb2.ENTRY_KIND_EXPIRY,
     EntryKind.EXPIRY_CHARGE: types_pb2.ENTRY_KIND_EXPIRY_CHARGE,
     EntryKind.REFUND: types_pb2.ENTRY_KIND_REFUND,
+    EntryKind.ALLOWANCE: types_pb2.ENTRY_KIND_ALLOWANCE,
+    EntryKind.REVOCATION: types_pb2.ENTRY_KIND_REVOCATION,
+    EntryKind.REINSTATEMENT: types_pb2.ENTRY_KIND_REINSTATEMENT,
+    EntryKind.CORRECTION: types_pb2.ENTRY_KIND_CORRECTION,
+}
+ALLOWANCE_PERIOD_NUMBERS = {
+    AllowancePeriod.OFF: types_pb2.ALLOWANCE_PERIOD_OFF,
+    AllowancePeriod.DAILY: types_pb2.ALLOWANCE_PERIOD_DAILY,
+    AllowancePeriod.WEEKLY: types_pb2.ALLOWANCE_PERIOD_WEEKLY,
+    AllowancePeriod.MONTHLY: types_pb2.ALLOWANCE_PERIOD_MONTHLY,
+}
+SPEND_DIMENSION_NUMBERS = {
+    SpendDimension.ACCOUNT: ledger_service_pb2.SPEND_DIMENSION_ACCOUNT,
+    SpendDimension.MODEL: ledger_service_pb2.SPEND_DIMENSION_MODEL,
+    SpendDimension.PROVIDER: ledger_service_pb2.SPEND_DIMENSION_PROVIDER,
+    SpendDimension.DAY: ledger_service_pb2.SPEND_DIMENSION_DAY,
+    SpendDimension.WEEK: ledger_service_pb2.SPEND_DIMENSION_WEEK,
+    SpendDimension.MONTH: ledger_service_pb2.SPEND_DIMENSION_MONTH,
 }
 RESERVATION_STATE_NUMBERS = {
     ReservationState.ACTIVE: types_pb2.RESERVATION_STATE_ACTIVE,

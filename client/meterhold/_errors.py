@@ -9,12 +9,15 @@ Each name says what to do: change something, wait, replay, or report.
     │   ├── InsufficientCredits     the account does not have what the call needs
     │   ├── AccountFrozen           the account takes no new work and no credits
     │   ├── RefundExceedsCharge     more than is left of the charge
+    │   ├── GrantRevoked            the grant was revoked before it came
+    │   ├── SourceMismatch          the purchase is not the one that is meant
     │   ├── IdempotencyMismatch     the key was used before with another request
     │   ├── ReservationSettled      settled already
     │   ├── ReservationReleased     released already
     │   ├── ReservationExpired      expired, and the grace time for settling is over
     │   └── NotFound
     │       ├── ReservationNotFound
+    │       ├── GrantNotFound
     │       └── EntryNotFound
     ├── Unavailable                 not done; try again after `retry_delay_seconds`
     ├── OutcomeUnknown              may have been done; send the same request with the same key
@@ -47,9 +50,9 @@ class MeterholdError(Exception):
     Meterhold itself but from the transport or something in between. `code` is the name of the gRPC
     status code. `applied` is `NO` (nothing happened and nothing will) or `UNKNOWN` (it may have
     happened). `call` is the name of the call, such as `Debit`, and `key` the idempotency key it was
-    sent with, also if the client made it up; empty for a read. `metadata` holds the numbers of the
-    message as the server sent them, `field_violations` pairs of field and description,
-    `retry_delay_seconds` how long the server asks to wait.
+    sent with, also if the client made it up; empty if it needs none, as a read. `metadata` holds
+    the numbers of the message as the server sent them, `field_violations` pairs of field and
+    description, `retry_delay_seconds` how long the server asks to wait.
     """
 
     def __init__(
@@ -134,6 +137,29 @@ class RefundExceedsCharge(Rejected):
         return self._micros("refundableMicros")
 
 
+class GrantRevoked(Rejected):
+    """All of the grant was revoked before it came. `reinstate_grant` lets it in."""
+
+    @property
+    def grant_key(self) -> str:
+        """The key under which the grant was revoked."""
+        return self.metadata.get("grantKey", "")
+
+
+class SourceMismatch(Rejected):
+    """The purchase behind the grant is not the one that the caller means."""
+
+    @property
+    def field(self) -> str:
+        """The first field that differs."""
+        return self.metadata.get("field", "")
+
+    @property
+    def original(self) -> str:
+        """The value that the purchase has."""
+        return self.metadata.get("original", "")
+
+
 class IdempotencyMismatch(Rejected):
     """The key, or the reservation, capture or extend id, was used before with another request."""
 
@@ -186,6 +212,15 @@ class ReservationNotFound(NotFound):
         return self.metadata.get("reservationId", "")
 
 
+class GrantNotFound(NotFound):
+    """No grant of that key has been made, in this account if one was named."""
+
+    @property
+    def grant_key(self) -> str:
+        """The key asked for."""
+        return self.metadata.get("grantKey", "")
+
+
 class EntryNotFound(NotFound):
     """The account has no ledger entry of that seq or key."""
 
@@ -201,9 +236,9 @@ class OutcomeUnknown(MeterholdError):
     """The call may or may not have been done; nobody could tell before `timeout_seconds` were over.
 
     Make the same call again with the same key (`reservation_id`, `capture_id`, `extend_id`,
-    `request_id` or `idempotency_key`; one that the client made up is in `key`): the answer is then
-    the truth, and nothing is done twice. For a call that only reads it means just that no answer
-    came.
+    `request_id`, `idempotency_key` or `grant_key`; one that the client made up is in `key`): the
+    answer is then the truth, and nothing is done twice. For a call that only reads it means just
+    that no answer came.
     """
 
 
@@ -228,6 +263,9 @@ BY_REASON: dict[str, type[MeterholdError]] = {
     "RESERVATION_EXPIRED": ReservationExpired,
     "RESERVATION_NOT_FOUND": ReservationNotFound,
     "ENTRY_NOT_FOUND": EntryNotFound,
+    "GRANT_NOT_FOUND": GrantNotFound,
+    "GRANT_REVOKED": GrantRevoked,
+    "SOURCE_MISMATCH": SourceMismatch,
     "IDEMPOTENCY_MISMATCH": IdempotencyMismatch,
     "OVERLOADED": Unavailable,
     "SHUTTING_DOWN": Unavailable,

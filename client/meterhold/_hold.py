@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from meterhold import _delivery, _results, _tab
+from meterhold import _answers, _delivery, _tab
 from meterhold._enums import OnExpiry
 from meterhold._errors import MeterholdError, Rejected
 from meterhold.v1.metering_service_pb2 import ReleaseRequest
@@ -90,7 +90,7 @@ class Hold:
             self._tab.heard_of(request, made=False)
             raise
         self._tab.heard_of(request, made=True)
-        return _results.settle(response)
+        return _answers.settle(response)
 
     def extend(self, *, ttl: timedelta | None = None, add_amount_micros: int = 0) -> ExtendResult:
         """Hold longer, at least `ttl` from now, or more. Raises what `Client.extend` does."""
@@ -146,15 +146,15 @@ class Hold:
     def _reserve(self) -> None:
         seconds = self._tab.terms.timeout_seconds
         request = self._tab.reserve_request()
-        result = _results.reserve(self._calls.call(self._calls.metering.Reserve, request, seconds))
+        result = _answers.reserve(self._calls.call(self._calls.metering.Reserve, request, seconds))
         self._held_micros, self._expire_time = result.held_micros, result.expire_time
         if self._tab.must_be_looked_at(result):
             look = self._tab.look_request()
             found = self._calls.call(self._calls.ledger.GetReservation, look, seconds)
-            self._tab.take_over(_results.reservation(found))
+            self._tab.take_over(_answers.reservation(found))
 
     def _extend(self, request: ExtendRequest, timeout_seconds: float | None) -> ExtendResult:
-        result = _results.extend(
+        result = _answers.extend(
             self._calls.call(self._calls.metering.Extend, request, timeout_seconds)
         )
         self._held_micros, self._expire_time = result.held_micros, result.expire_time
@@ -186,5 +186,5 @@ class Hold:
     def _send(self, request: Ending) -> SettleResult | ReleaseResult:
         metering, seconds = self._calls.metering, self._tab.terms.timeout_seconds
         if isinstance(request, ReleaseRequest):
-            return _results.release(self._calls.call(metering.Release, request, seconds))
-        return _results.settle(self._calls.call(metering.Settle, request, seconds))
+            return _answers.release(self._calls.call(metering.Release, request, seconds))
+        return _answers.settle(self._calls.call(metering.Settle, request, seconds))

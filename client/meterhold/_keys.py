@@ -16,6 +16,9 @@ _KEY_FIELDS: dict[type, tuple[str, ...]] = {
     metering_service_pb2.DebitOnceRequest: ("idempotency_key",),
     metering_service_pb2.GrantOnceRequest: ("idempotency_key",),
     metering_service_pb2.RefundChargeRequest: ("idempotency_key",),
+    # They say how much is revoked all in all, so that the grant alone makes them safe to repeat.
+    metering_service_pb2.RevokeGrantRequest: ("grant_key",),
+    metering_service_pb2.ReinstateGrantRequest: ("grant_key",),
 }
 
 

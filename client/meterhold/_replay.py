@@ -13,6 +13,7 @@ import time
 
 from meterhold import _errors
 from meterhold._errors import MeterholdError, Rejected
+from meterhold.v1 import admin_service_pb2, ledger_service_pb2
 
 FIRST_PAUSE_SECONDS = 0.05
 PAUSE_SECONDS_MAX = 1.0
@@ -28,6 +29,21 @@ _FINAL = (
 
 # Without a reason these are no accident of the moment: an answer that is too large stays so.
 _LASTING_CODES = frozenset({"RESOURCE_EXHAUSTED", "DATA_LOSS"})
+
+# They read all entries of an account, or all accounts: attempts that are cut short get nowhere.
+_LONG_REQUESTS: frozenset[type] = frozenset(
+    {
+        ledger_service_pb2.GetStatsRequest,
+        ledger_service_pb2.SpendReportRequest,
+        admin_service_pb2.VerifyBalanceRequest,
+        admin_service_pb2.RebuildBalanceRequest,
+    }
+)
+
+
+def attempt_seconds(request: object, call_seconds: float, usual_seconds: float) -> float:
+    """Answer how long one attempt may take of a call that has `call_seconds` in all."""
+    return call_seconds if type(request) in _LONG_REQUESTS else usual_seconds
 
 
 class Attempts:

@@ -1,28 +1,21 @@
-"""Arguments → request messages, for both clients.
+"""Arguments → requests of MeteringService, for both clients.
 
-Checks only what protobuf would let through silently or name badly: amounts that are not int, times
-without a zone, enum members that cannot be sent. Everything else is the server's to judge. Fills in
-the keys that make a call safe to retry, once per call.
+Fills in the keys that make a call safe to retry, once per call.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from meterhold import _enums, _keys, _metadata
-from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2, types_pb2
+from meterhold import _keys, _wire
+from meterhold.v1 import metering_service_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime, timedelta
 
-    from google.protobuf.struct_pb2 import Struct
-
-    from meterhold._enums import EntryKind, LotCategory, OnExpiry, Overage, ReservationState
-    from meterhold._values import Cash, Source, Usage
+    from meterhold._enums import LotCategory, OnExpiry, Overage
+    from meterhold._values import Cash, ExpectedSource, Source, Usage
 
 
 class PageRequest(Protocol):
@@ -48,13 +41,13 @@ def reserve(
         account=account,
         unit=unit,
         reservation_id=reservation_id,
-        amount_micros=amount("amount_micros", amount_micros),
-        ttl=_duration("ttl", ttl),
-        min_amount_micros=amount("min_amount_micros", min_amount_micros),
-        min_available_micros=amount("min_available_micros", min_available_micros),
-        on_expiry=_on_expiry(on_expiry),
+        amount_micros=_wire.amount("amount_micros", amount_micros),
+        ttl=_wire.duration("ttl", ttl),
+        min_amount_micros=_wire.amount("min_amount_micros", min_amount_micros),
+        min_available_micros=_wire.amount("min_available_micros", min_available_micros),
+        on_expiry=_wire.on_expiry(on_expiry),
         labels=labels,
-        metadata=_struct(metadata),
+        metadata=_wire.struct(metadata),
     )
 
 
@@ -75,13 +68,13 @@ def settle(
         account=account,
         unit=unit,
         reservation_id=reservation_id,
-        amount_micros=amount("amount_micros", amount_micros),
+        amount_micros=_wire.amount("amount_micros", amount_micros),
         keep_open=keep_open,
         capture_id=capture_id or (_keys.fresh_key() if keep_open else ""),
-        overage=_overage(overage),
+        overage=_wire.overage(overage),
         labels=labels,
-        usage=_usage(usage),
-        metadata=_struct(metadata),
+        usage=_wire.usage(usage),
+        metadata=_wire.struct(metadata),
     )
 
 
@@ -101,14 +94,14 @@ def extend(
     on_expiry: OnExpiry | None,
     extend_id: str,
 ) -> metering_service_pb2.ExtendRequest:
-    add_amount_micros = amount("add_amount_micros", add_amount_micros)
+    add_amount_micros = _wire.amount("add_amount_micros", add_amount_micros)
     return metering_service_pb2.ExtendRequest(
         account=account,
         unit=unit,
         reservation_id=reservation_id,
-        ttl=_duration("ttl", ttl),
+        ttl=_wire.duration("ttl", ttl),
         add_amount_micros=add_amount_micros,
-        on_expiry=_on_expiry(on_expiry),
+        on_expiry=_wire.on_expiry(on_expiry),
         extend_id=extend_id or (_keys.fresh_key() if add_amount_micros else ""),
     )
 
@@ -127,12 +120,12 @@ def debit(
     return metering_service_pb2.DebitRequest(
         account=account,
         unit=unit,
-        amount_micros=amount("amount_micros", amount_micros),
-        overage=_overage(overage),
+        amount_micros=_wire.amount("amount_micros", amount_micros),
+        overage=_wire.overage(overage),
         request_id="" if request_id is None else request_id or _keys.fresh_key(),
         labels=labels,
-        usage=_usage(usage),
-        metadata=_struct(metadata),
+        usage=_wire.usage(usage),
+        metadata=_wire.struct(metadata),
     )
 
 
@@ -151,11 +144,11 @@ def debit_once(
         account=account,
         unit=unit,
         idempotency_key=idempotency_key,
-        amount_micros=amount("amount_micros", amount_micros),
-        overage=_overage(overage),
+        amount_micros=_wire.amount("amount_micros", amount_micros),
+        overage=_wire.overage(overage),
         labels=labels,
-        usage=_usage(usage),
-        metadata=_struct(metadata),
+        usage=_wire.usage(usage),
+        metadata=_wire.struct(metadata),
     )
 
 
@@ -169,6 +162,7 @@ def grant_once(
     reason: str,
     category: LotCategory | None,
     priority: int | None,
+    effective_time: datetime | None,
     expire_time: datetime | None,
     cash: Cash | None,
     source: Source | None,
@@ -182,15 +176,16 @@ def grant_once(
         unit=unit,
         idempotency_key=idempotency_key,
         legacy_keys=legacy_keys,
-        amount_micros=amount("amount_micros", amount_micros),
+        amount_micros=_wire.amount("amount_micros", amount_micros),
         reason=reason,
-        category=_category(category),
+        category=_wire.category(category),
         priority=priority,
-        expire_time=_timestamp("expire_time", expire_time),
-        cash=_cash(cash),
-        source=_source(source),
+        effective_time=_wire.timestamp("effective_time", effective_time),
+        expire_time=_wire.timestamp("expire_time", expire_time),
+        cash=_wire.cash(cash),
+        source=_wire.source(source),
         labels=labels,
-        metadata=_struct(metadata),
+        metadata=_wire.struct(metadata),
     )
 
 
@@ -214,11 +209,11 @@ def refund_charge(
         account=account,
         unit=unit,
         idempotency_key=idempotency_key,
-        amount_micros=amount("amount_micros", amount_micros),
-        expired_lot_grace=_duration("expired_lot_grace", expired_lot_grace),
+        amount_micros=_wire.amount("amount_micros", amount_micros),
+        expired_lot_grace=_wire.duration("expired_lot_grace", expired_lot_grace),
         reason=reason,
         labels=labels,
-        metadata=_struct(metadata),
+        metadata=_wire.struct(metadata),
     )
     if entry_seq is not None:
         request.entry_seq = entry_seq
@@ -228,177 +223,66 @@ def refund_charge(
     return request
 
 
+def revoke_grant(
+    grant_key: str,
+    *,
+    fraction_ppm: int | None,
+    amount_micros: int | None,
+    account: str | None,
+    unit: str,
+    allow_tombstone: bool,
+    revocation_id: str,
+    expected_source: ExpectedSource | None,
+    reason: str,
+    labels: Mapping[str, str] | None,
+    metadata: Mapping[str, Any] | None,
+) -> metering_service_pb2.RevokeGrantRequest:
+    if fraction_ppm is not None and amount_micros is not None:
+        raise ValueError("give fraction_ppm or amount_micros, not both")
+    request = metering_service_pb2.RevokeGrantRequest(
+        grant_key=grant_key,
+        account=_wire.account_or_any(account),
+        unit=unit,
+        allow_tombstone=allow_tombstone,
+        revocation_id=revocation_id,
+        expected_source=_wire.expected_source(expected_source),
+        reason=reason,
+        labels=labels,
+        metadata=_wire.struct(metadata),
+    )
+    if fraction_ppm is not None:
+        request.cumulative_fraction_ppm = _wire.amount("fraction_ppm", fraction_ppm)
+    if amount_micros is not None:
+        request.cumulative_amount_micros = _wire.amount("amount_micros", amount_micros)
+    return request
+
+
+def reinstate_grant(
+    grant_key: str,
+    *,
+    account: str | None,
+    unit: str,
+    revocation_id: str,
+    expected_source: ExpectedSource | None,
+    reason: str,
+    labels: Mapping[str, str] | None,
+    metadata: Mapping[str, Any] | None,
+) -> metering_service_pb2.ReinstateGrantRequest:
+    return metering_service_pb2.ReinstateGrantRequest(
+        grant_key=grant_key,
+        account=_wire.account_or_any(account),
+        unit=unit,
+        revocation_id=revocation_id,
+        expected_source=_wire.expected_source(expected_source),
+        reason=reason,
+        labels=labels,
+        metadata=_wire.struct(metadata),
+    )
+
+
 def balance(
     account: str, *, unit: str, min_seq: int, include_lots: bool
 ) -> metering_service_pb2.BalanceRequest:
     return metering_service_pb2.BalanceRequest(
         account=account, unit=unit, min_seq=min_seq, include_lots=include_lots
-    )
-
-
-def configure_account(
-    account: str,
-    *,
-    unit: str,
-    credit_limit_micros: int | None,
-    holds_use_credit: bool | None,
-    frozen: bool | None,
-) -> admin_service_pb2.ConfigureAccountRequest:
-    if credit_limit_micros is not None:
-        credit_limit_micros = amount("credit_limit_micros", credit_limit_micros)
-    return admin_service_pb2.ConfigureAccountRequest(
-        account=account,
-        unit=unit,
-        credit_limit_micros=credit_limit_micros,
-        holds_use_credit=holds_use_credit,
-        frozen=frozen,
-    )
-
-
-def get_account(account: str, *, unit: str) -> admin_service_pb2.GetAccountRequest:
-    return admin_service_pb2.GetAccountRequest(account=account, unit=unit)
-
-
-def list_accounts(*, account_prefix: str, page_size: int) -> admin_service_pb2.ListAccountsRequest:
-    return admin_service_pb2.ListAccountsRequest(account_prefix=account_prefix, page_size=page_size)
-
-
-def get_reservation(
-    account: str, *, reservation_id: str, unit: str
-) -> ledger_service_pb2.GetReservationRequest:
-    return ledger_service_pb2.GetReservationRequest(
-        account=account, unit=unit, reservation_id=reservation_id
-    )
-
-
-def list_reservations(
-    account: str, *, unit: str, states: Iterable[ReservationState], page_size: int
-) -> ledger_service_pb2.ListReservationsRequest:
-    numbers = _enums.RESERVATION_STATE_NUMBERS
-    return ledger_service_pb2.ListReservationsRequest(
-        account=account,
-        unit=unit,
-        states=[_enums.to_number("states", state, numbers) for state in states],
-        page_size=page_size,
-    )
-
-
-def list_entries(
-    account: str, *, unit: str, kinds: Iterable[EntryKind], oldest_first: bool, page_size: int
-) -> ledger_service_pb2.ListEntriesRequest:
-    numbers = _enums.ENTRY_KIND_NUMBERS
-    return ledger_service_pb2.ListEntriesRequest(
-        account=account,
-        unit=unit,
-        kinds=[_enums.to_number("kinds", kind, numbers) for kind in kinds],
-        oldest_first=oldest_first,
-        page_size=page_size,
-    )
-
-
-def get_entry(
-    account: str, *, unit: str, seq: int | None, debit_key: str | None, grant_key: str | None
-) -> ledger_service_pb2.GetEntryRequest:
-    selectors = (seq, debit_key, grant_key)
-    if sum(selector is not None for selector in selectors) != 1:
-        raise ValueError("give exactly one of seq, debit_key and grant_key")
-    request = ledger_service_pb2.GetEntryRequest(account=account, unit=unit)
-    if seq is not None:
-        request.seq = seq
-    elif debit_key is not None:
-        request.debit_key = debit_key
-    elif grant_key is not None:
-        request.grant_key = grant_key
-    return request
-
-
-def list_lots(
-    account: str, *, unit: str, include_spent: bool, page_size: int
-) -> ledger_service_pb2.ListLotsRequest:
-    return ledger_service_pb2.ListLotsRequest(
-        account=account, unit=unit, include_spent=include_spent, page_size=page_size
-    )
-
-
-def amount(argument: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
-    return value
-
-
-def _duration(argument: str, value: timedelta | None) -> Duration | None:
-    if value is None:
-        return None
-    if not isinstance(value, timedelta):
-        raise TypeError(f"{argument} must be a timedelta, not {type(value).__name__}")
-    duration = Duration()
-    duration.FromTimedelta(value)
-    return duration
-
-
-def _timestamp(argument: str, value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    if value.utcoffset() is None:
-        raise ValueError(f"{argument} must be an aware datetime; {value!r} has no time zone")
-    timestamp = Timestamp()
-    timestamp.FromDatetime(value)
-    return timestamp
-
-
-def _struct(metadata: Mapping[str, Any] | None) -> Struct | None:
-    return None if metadata is None else _metadata.to_struct(metadata)
-
-
-def _on_expiry(value: OnExpiry | None) -> types_pb2.OnExpiry.ValueType:
-    if value is None:
-        return types_pb2.ON_EXPIRY_UNSPECIFIED
-    return _enums.to_number("on_expiry", value, _enums.ON_EXPIRY_NUMBERS)
-
-
-def _overage(value: Overage | None) -> types_pb2.Overage.ValueType:
-    if value is None:
-        return types_pb2.OVERAGE_UNSPECIFIED
-    return _enums.to_number("overage", value, _enums.OVERAGE_NUMBERS)
-
-
-def _category(value: LotCategory | None) -> types_pb2.LotCategory.ValueType:
-    if value is None:
-        return types_pb2.LOT_CATEGORY_UNSPECIFIED
-    return _enums.to_number("category", value, _enums.LOT_CATEGORY_NUMBERS)
-
-
-def _usage(usage: Usage | None) -> types_pb2.Usage | None:
-    if usage is None:
-        return None
-    return types_pb2.Usage(
-        provider=usage.provider,
-        model=usage.model,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        provider_cost_micros=amount("provider_cost_micros", usage.provider_cost_micros),
-        stop_reason=usage.stop_reason,
-    )
-
-
-def _cash(cash: Cash | None) -> types_pb2.Cash | None:
-    if cash is None:
-        return None
-    return types_pb2.Cash(
-        currency_code=cash.currency_code,
-        minor_units=amount("minor_units", cash.minor_units),
-    )
-
-
-def _source(source: Source | None) -> types_pb2.Source | None:
-    if source is None:
-        return None
-    return types_pb2.Source(
-        provider=source.provider,
-        order_id=source.order_id,
-        store_id=source.store_id,
-        test_mode=source.test_mode,
-        variant_id=source.variant_id,
     )

@@ -1,4 +1,4 @@
-"""What the calls answer: frozen values, made here from the messages of the wire.
+"""What the calls answer: frozen values.
 
 All amounts are int micro-units, 1 credit = 1 000 000 micros. All times are aware, in UTC.
 """
@@ -6,39 +6,13 @@ All amounts are int micro-units, 1 credit = 1 000 000 micros. All times are awar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
-
-from meterhold import _enums, _metadata
-from meterhold._enums import (
-    DebitStatus,
-    EntryKind,
-    LotCategory,
-    OnExpiry,
-    ReservationState,
-)
-from meterhold._values import Cash, Source, Usage
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from datetime import datetime, timedelta
 
-    from google.protobuf.duration_pb2 import Duration
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    from meterhold.v1 import (
-        admin_service_pb2,
-        ledger_service_pb2,
-        metering_service_pb2,
-        types_pb2,
-    )
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_ON_EXPIRY = _enums.by_number(_enums.ON_EXPIRY_NUMBERS)
-_LOT_CATEGORY = _enums.by_number(_enums.LOT_CATEGORY_NUMBERS)
-_ENTRY_KIND = _enums.by_number(_enums.ENTRY_KIND_NUMBERS)
-_RESERVATION_STATE = _enums.by_number(_enums.RESERVATION_STATE_NUMBERS)
-_DEBIT_STATUS = _enums.by_number(_enums.DEBIT_STATUS_NUMBERS)
+    from meterhold._enums import DebitStatus, EntryKind, LotCategory, OnExpiry, ReservationState
+    from meterhold._values import Allowance, Cash, SignupGrant, Source, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +21,12 @@ class Lot:
 
     `seq` is that of the entry that opened the lot. `available_micros` can still be spent;
     `held_micros` is earmarked by active reservations and outlives the lot's expiry until they end.
-    Lots are spent by ascending `priority`, 0 to 1000. `expire_time` None = never. `cash` and
+    `expired_micros` was written off because the lot had expired, `revoked_micros` is revoked of the
+    grant. Lots are spent by ascending `priority`, 0 to 1000. `expire_time` None = never. `cash` and
     `source` are None if the grant did not say.
+
+    A grant that is pending is a lot with `seq` 0 that becomes effective at `effective_time`; None
+    for all others.
     """
 
     seq: int
@@ -62,6 +40,9 @@ class Lot:
     idempotency_key: str
     cash: Cash | None
     source: Source | None
+    expired_micros: int = 0
+    revoked_micros: int = 0
+    effective_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +51,11 @@ class Balance:
 
     Always `granted + refunded − spent − expired − revoked = remaining` (lifetime totals) and
     `remaining = available + held`. `available_micros` is what can be reserved or debited now,
-    before any credit limit; it is negative while `debt_micros` are owed. `lots` is empty unless it
-    was asked for with `balance(…, include_lots=True)`.
+    before any credit limit; it is negative while `debt_micros` are owed. `pending_micros` is
+    granted with an effective time that has not come yet; it cannot be spent and is in no other
+    number. `lots`, in spend order, and `pending`, the grants that are not effective yet, soonest
+    first, are empty unless they were asked for with `balance(…, include_lots=True)`; each has at
+    most 1000.
     """
 
     ledger_seq: int
@@ -85,7 +69,9 @@ class Balance:
     refunded_micros: int
     debt_micros: int
     credit_limit_micros: int
+    pending_micros: int = 0
     lots: tuple[Lot, ...] = ()
+    pending: tuple[Lot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +80,8 @@ class Account:
 
     `holds_use_credit`: whether holds may use `balance.credit_limit_micros`, too; charges always
     may. `frozen`: it takes no new work and no credits, and what runs may end. `create_time` is None
-    if the account does not exist.
+    if the account does not exist. `allowance` is None if it never had one. `refill_time` is when it
+    is renewed next, None if its period is OFF.
     """
 
     account: str
@@ -103,6 +90,8 @@ class Account:
     holds_use_credit: bool
     frozen: bool
     create_time: datetime | None
+    allowance: Allowance | None = None
+    refill_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +99,12 @@ class Entry:
     """One row of the append-only ledger: something that changed what the account owns.
 
     `seq` counts 1, 2, 3 … per account without gaps. `amount_micros` is the signed change of
-    `remaining_micros`, never 0. `reservation_id`, `key` and `reason` are empty if there was none;
-    `key` is the `idempotency_key`, `request_id` or `capture_id` that caused it. `related_seq` is
-    the grant whose lot expired or the charge given back, otherwise 0. `usage` and `metadata` are
-    None if none was sent.
+    `remaining_micros`, never 0 but for a CORRECTION. `reservation_id`, `key` and `reason` are empty
+    if there was none; `key` is the `idempotency_key`, `request_id` or `capture_id` that caused it.
+    `related_seq` is the grant whose lot expired or that was revoked, the charge given back, or the
+    entry that is set right, otherwise 0. `usage` and `metadata` are None if none was sent.
+    `description` is a short English text for the account's owner, without ids, keys, labels or
+    reasons.
     """
 
     seq: int
@@ -128,6 +119,7 @@ class Entry:
     usage: Usage | None
     metadata: dict[str, Any] | None
     reason: str
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,12 +215,19 @@ class DebitResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantResult:
-    """What was put in. `entry.seq` names the lot; `debt_repaid_micros` of it repaid debt."""
+    """What was put in. `entry.seq` names the lot; `debt_repaid_micros` of it repaid debt.
 
-    entry: Entry
+    `pending` is True if the credits wait for their `effective_time`; `entry` is None then, as it is
+    written when they become effective. `revoked_micros` of it was revoked at once, by a revocation
+    that came before the grant.
+    """
+
+    entry: Entry | None
     debt_repaid_micros: int
     replayed: bool
     balance: Balance
+    pending: bool = False
+    revoked_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,236 +244,141 @@ class RefundResult:
     balance: Balance
 
 
-class Page(Protocol):
-    """A response that is a page."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeResult:
+    """What was taken, and how much of the grant is revoked.
 
-    next_page_token: str
+    `revoked_micros` is what this call took, and `entry` that of the ledger; 0 and None if it took
+    nothing, as an earlier call did, perhaps one whose answer was lost. `grant_revoked_micros` is
+    revoked of the grant all in all. `tombstone` is True if the grant has not come or is not
+    effective yet: the revocation waits for it. Then the balance is all zeros, and `account` and
+    `unit` are empty if nobody named them.
+    """
 
-
-def reserve(response: metering_service_pb2.ReserveResponse) -> ReserveResult:
-    return ReserveResult(
-        held_micros=response.held_micros,
-        expire_time=_time(response.expire_time),
-        created=response.created,
-        replayed=response.replayed,
-        balance=_balance(response.balance),
-    )
-
-
-def settle(response: metering_service_pb2.SettleResponse) -> SettleResult:
-    return SettleResult(
-        charged_micros=response.charged_micros,
-        from_hold_micros=response.from_hold_micros,
-        overage_micros=response.overage_micros,
-        shortfall_micros=response.shortfall_micros,
-        released_micros=response.released_micros,
-        late=response.late,
-        replayed=response.replayed,
-        entry_seq=response.entry_seq,
-        balance=_balance(response.balance),
-    )
+    account: str
+    unit: str
+    balance: Balance
+    entry: Entry | None
+    revoked_micros: int
+    grant_revoked_micros: int
+    tombstone: bool
 
 
-def release(response: metering_service_pb2.ReleaseResponse) -> ReleaseResult:
-    return ReleaseResult(
-        changed=response.changed,
-        reservation=_reservation(response.reservation),
-        balance=_balance(response.balance),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReinstateResult:
+    """What was given back, and how much of the grant is still revoked.
+
+    `reinstated_micros` is what this call gave back, and `entry` that of the ledger; 0 and None if
+    it gave nothing. The other fields are as in `RevokeResult`.
+    """
+
+    account: str
+    unit: str
+    balance: Balance
+    entry: Entry | None
+    reinstated_micros: int
+    grant_revoked_micros: int
+    tombstone: bool
 
 
-def extend(response: metering_service_pb2.ExtendResponse) -> ExtendResult:
-    return ExtendResult(
-        held_micros=response.held_micros,
-        expire_time=_time(response.expire_time),
-        on_expiry=_ON_EXPIRY.get(response.on_expiry, OnExpiry.UNKNOWN),
-        replayed=response.replayed,
-        balance=_balance(response.balance),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """The sums of all accounts of a unit, from one snapshot taken at `read_time`.
+
+    Lifetime totals are `granted_micros` (allowances and positive corrections included),
+    `spent_micros`, `refunded_micros`, `expired_micros` and `revoked_micros` (less what was
+    reinstated). `outstanding_micros` is what the accounts own now: granted + refunded − spent −
+    expired − revoked. `held_micros` of it is held, `debt_micros` is what accounts in debt owe, and
+    `pending_micros` is granted and not effective yet.
+    """
+
+    unit: str
+    account_count: int
+    granted_micros: int
+    spent_micros: int
+    refunded_micros: int
+    expired_micros: int
+    revoked_micros: int
+    outstanding_micros: int
+    held_micros: int
+    debt_micros: int
+    pending_micros: int
+    read_time: datetime
 
 
-def debit(
-    response: metering_service_pb2.DebitResponse | metering_service_pb2.DebitOnceResponse,
-) -> DebitResult:
-    return DebitResult(
-        status=_DEBIT_STATUS.get(response.status, DebitStatus.UNKNOWN),
-        entry=_entry(response.entry),
-        replayed=response.replayed,
-        balance=_balance(response.balance),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendRow:
+    """The charges of one group.
+
+    `values` has one text for each thing that was summed by, empty where a charge has none.
+    `refunded_micros` of `charged_micros` has been given back since, whenever that was.
+    """
+
+    values: tuple[str, ...]
+    charged_micros: int
+    refunded_micros: int
+    charge_count: int
 
 
-def grant(response: metering_service_pb2.GrantOnceResponse) -> GrantResult:
-    return GrantResult(
-        entry=_entry(response.entry),
-        debt_repaid_micros=response.debt_repaid_micros,
-        replayed=response.replayed,
-        balance=_balance(response.balance),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendReport:
+    """The charges that match, summed by group, from one snapshot taken at `read_time`.
+
+    `rows` are the groups with the largest charges, largest first, then by their values. `total`
+    sums all charges, also those of groups beyond the limit; `group_count` counts all groups.
+    """
+
+    rows: tuple[SpendRow, ...]
+    total: SpendRow
+    group_count: int
+    read_time: datetime
 
 
-def refund(response: metering_service_pb2.RefundChargeResponse) -> RefundResult:
-    return RefundResult(
-        entry=_entry(response.entry),
-        refunded_micros=response.refunded_micros,
-        charge_refunded_micros=response.charge_refunded_micros,
-        replayed=response.replayed,
-        balance=_balance(response.balance),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What accounts of a unit get when they are created; None = nothing of the kind."""
+
+    unit: str
+    signup_grant: SignupGrant | None
+    allowance: Allowance | None
 
 
-def balance(response: metering_service_pb2.BalanceResponse) -> Balance:
-    return _balance(response.balance, tuple(map(_lot, response.lots)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One thing in the books of an account that is not as it must be.
+
+    `what` differs, such as `lot 3 available`: `stored_micros` is stored, 0 if nothing is, and
+    `expected_micros` should be. `description` says it in one English sentence.
+    """
+
+    what: str
+    stored_micros: int
+    expected_micros: int
+    description: str
 
 
-def configured(response: admin_service_pb2.ConfigureAccountResponse) -> Account:
-    return _account(response.account)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyResult:
+    """What was found: every difference, at most 1000; none if the account is sound.
+
+    `balance` is the account as it is stored, `entry_count` how many entries were checked.
+    """
+
+    differences: tuple[Difference, ...]
+    balance: Balance
+    entry_count: int
 
 
-def account(response: admin_service_pb2.GetAccountResponse) -> Account:
-    return _account(response.account)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildResult:
+    """What was set right; each list has at most 1000.
 
+    `repaired` was wrong before, `remaining` is wrong still and needs a person, `corrections` are
+    the entries that were posted. All are empty if nothing was left to do, as an earlier call had
+    done it, perhaps one whose answer was lost. `balance` is the account right after it.
+    """
 
-def accounts(response: admin_service_pb2.ListAccountsResponse) -> Iterator[Account]:
-    return map(_account, response.accounts)
-
-
-def reservation(response: ledger_service_pb2.GetReservationResponse) -> Reservation:
-    return _reservation(response.reservation)
-
-
-def entry(response: ledger_service_pb2.GetEntryResponse) -> Entry:
-    return _entry(response.entry)
-
-
-def reservations(response: ledger_service_pb2.ListReservationsResponse) -> Iterator[Reservation]:
-    return map(_reservation, response.reservations)
-
-
-def entries(response: ledger_service_pb2.ListEntriesResponse) -> Iterator[Entry]:
-    return map(_entry, response.entries)
-
-
-def lots(response: ledger_service_pb2.ListLotsResponse) -> Iterator[Lot]:
-    return map(_lot, response.lots)
-
-
-def _balance(message: types_pb2.Balance, lots: tuple[Lot, ...] = ()) -> Balance:
-    return Balance(
-        ledger_seq=message.ledger_seq,
-        available_micros=message.available_micros,
-        held_micros=message.held_micros,
-        remaining_micros=message.remaining_micros,
-        granted_micros=message.granted_micros,
-        spent_micros=message.spent_micros,
-        expired_micros=message.expired_micros,
-        revoked_micros=message.revoked_micros,
-        refunded_micros=message.refunded_micros,
-        debt_micros=message.debt_micros,
-        credit_limit_micros=message.credit_limit_micros,
-        lots=lots,
-    )
-
-
-def _account(message: admin_service_pb2.Account) -> Account:
-    return Account(
-        account=message.account,
-        unit=message.unit,
-        balance=_balance(message.balance),
-        holds_use_credit=message.holds_use_credit,
-        frozen=message.frozen,
-        create_time=_time(message.create_time) if message.HasField("create_time") else None,
-    )
-
-
-def _entry(message: types_pb2.Entry) -> Entry:
-    return Entry(
-        seq=message.seq,
-        kind=_ENTRY_KIND.get(message.kind, EntryKind.UNKNOWN),
-        amount_micros=message.amount_micros,
-        remaining_after_micros=message.remaining_after_micros,
-        create_time=_time(message.create_time),
-        reservation_id=message.reservation_id,
-        key=message.key,
-        related_seq=message.related_seq,
-        labels=dict(message.labels),
-        usage=_usage(message.usage) if message.HasField("usage") else None,
-        metadata=(
-            _metadata.from_struct(message.metadata) if message.HasField("metadata") else None
-        ),
-        reason=message.reason,
-    )
-
-
-def _usage(message: types_pb2.Usage) -> Usage:
-    return Usage(
-        provider=message.provider,
-        model=message.model,
-        input_tokens=message.input_tokens,
-        output_tokens=message.output_tokens,
-        cache_read_tokens=message.cache_read_tokens,
-        cache_write_tokens=message.cache_write_tokens,
-        provider_cost_micros=message.provider_cost_micros,
-        stop_reason=message.stop_reason,
-    )
-
-
-def _lot(message: types_pb2.Lot) -> Lot:
-    return Lot(
-        seq=message.seq,
-        granted_micros=message.granted_micros,
-        available_micros=message.available_micros,
-        held_micros=message.held_micros,
-        priority=message.priority,
-        category=_LOT_CATEGORY.get(message.category, LotCategory.UNKNOWN),
-        expire_time=_time(message.expire_time) if message.HasField("expire_time") else None,
-        create_time=_time(message.create_time),
-        idempotency_key=message.idempotency_key,
-        cash=_cash(message.cash) if message.HasField("cash") else None,
-        source=_source(message.source) if message.HasField("source") else None,
-    )
-
-
-def _cash(message: types_pb2.Cash) -> Cash:
-    return Cash(currency_code=message.currency_code, minor_units=message.minor_units)
-
-
-def _source(message: types_pb2.Source) -> Source:
-    return Source(
-        provider=message.provider,
-        order_id=message.order_id,
-        store_id=message.store_id,
-        test_mode=message.test_mode,
-        variant_id=message.variant_id,
-    )
-
-
-def _reservation(message: types_pb2.Reservation) -> Reservation:
-    return Reservation(
-        reservation_id=message.reservation_id,
-        state=_RESERVATION_STATE.get(message.state, ReservationState.UNKNOWN),
-        held_micros=message.held_micros,
-        reserved_micros=message.reserved_micros,
-        captured_micros=message.captured_micros,
-        released_micros=message.released_micros,
-        expiry_charged_micros=message.expiry_charged_micros,
-        on_expiry=_ON_EXPIRY.get(message.on_expiry, OnExpiry.UNKNOWN),
-        expire_time=_time(message.expire_time),
-        create_time=_time(message.create_time),
-        end_time=_time(message.end_time) if message.HasField("end_time") else None,
-        late=message.late,
-        ttl=_duration(message.ttl),
-        labels=dict(message.labels),
-        metadata=(
-            _metadata.from_struct(message.metadata) if message.HasField("metadata") else None
-        ),
-    )
-
-
-def _time(message: Timestamp) -> datetime:
-    # By hand, because Timestamp.ToDatetime takes several times as long.
-    return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
-
-
-def _duration(message: Duration) -> timedelta:
-    return timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+    repaired: tuple[Difference, ...]
+    remaining: tuple[Difference, ...]
+    corrections: tuple[Entry, ...]
+    balance: Balance

@@ -8,7 +8,7 @@ from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 
-from meterhold import _errors, _keys, _requests
+from meterhold import _errors, _keys, _ledger_requests, _requests, _wire
 from meterhold._enums import OnExpiry, ReservationState
 from meterhold._errors import InsufficientCredits, Rejected
 from meterhold._results import ReleaseResult
@@ -154,7 +154,7 @@ class Tab:
 
     def look_request(self) -> ledger_service_pb2.GetReservationRequest:
         terms = self.terms
-        return _requests.get_reservation(
+        return _ledger_requests.get_reservation(
             terms.account, reservation_id=terms.reservation_id, unit=terms.unit
         )
 
@@ -210,7 +210,7 @@ class Tab:
             self.open = self._begun = True
 
     def charge(self, amount_micros: int, usage: Usage | None) -> None:
-        amount_micros = _requests.amount("amount_micros", amount_micros)
+        amount_micros = _wire.amount("amount_micros", amount_micros)
         if amount_micros < 0:
             raise ValueError(f"amount_micros must be 0 or more, not {amount_micros}")
         with self._lock:

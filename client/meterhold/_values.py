@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
+
+from meterhold._enums import AllowancePeriod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,65 @@ class Source:
     store_id: str = ""
     test_mode: bool = False
     variant_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedSource:
+    """What a caller knows of the purchase behind a grant. Only what is set is compared.
+
+    `provider`, `store_id` and `test_mode` are those of the grant's `Source`, `currency_code` that
+    of its `Cash`. Empty and None are not compared.
+    """
+
+    provider: str = ""
+    store_id: str = ""
+    test_mode: bool | None = None
+    currency_code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """Credits that are full again at each boundary: what is left expires, and a new lot opens.
+
+    `amount_micros` is what each period has, 1 to 10^15. Boundaries are `anchor_time`, in the years
+    1970 to 2999, plus a whole number of periods; None = the time of the call. `priority` is that of
+    its lots, 0 to 1000; None = 10, so that they are spent before other credits. `Allowance.OFF`
+    switches an allowance off.
+    """
+
+    OFF: ClassVar[Allowance]
+
+    amount_micros: int
+    period: AllowancePeriod
+    anchor_time: datetime | None = None
+    priority: int | None = None
+
+
+Allowance.OFF = Allowance(amount_micros=0, period=AllowancePeriod.OFF)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignupGrant:
+    """Promotional credits that each account gets once, when it is created.
+
+    `amount_micros` is 1 to 10^15. What is left of it expires after `lifetime`, at most 3660 days;
+    None = never. `SignupGrant.OFF` takes the signup grant away.
+    """
+
+    OFF: ClassVar[SignupGrant]
+
+    amount_micros: int
+    lifetime: timedelta | None = None
+
+
+SignupGrant.OFF = SignupGrant(amount_micros=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What to sum charges by: the value of the label `key`, of 1 to 64 bytes."""
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

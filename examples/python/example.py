@@ -41,6 +41,7 @@ def run(client: meterhold.Client, account: str) -> None:
         10 * CREDIT,
         idempotency_key=f"{account}-order-1001",  # unique among all grants, whatever the account
     )
+    assert granted.entry, "only a grant that waits for its time has none"
     print(
         f"grant order-1001: {granted.entry.amount_micros} granted,",
         f"{granted.balance.available_micros} available",
@@ -75,6 +76,7 @@ def run(client: meterhold.Client, account: str) -> None:
 
     # A refusal is not remembered: after a top-up the same request passes.
     topped_up = client.grant_once(account, 50 * CREDIT, idempotency_key=f"{account}-order-1002")
+    assert topped_up.entry
     print(
         f"grant order-1002: {topped_up.entry.amount_micros} granted,",
         f"{topped_up.balance.available_micros} available",

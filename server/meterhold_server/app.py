@@ -22,6 +22,9 @@ from meterhold_server.storage import migrate
 from meterhold_server.storage.connection import check_database
 from meterhold_server.workers.sweeper import Sweeper
 
+REPORTS_WAITING_MAX = 16
+"""How many reports may wait for their turn. They are made one at a time."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -55,19 +58,24 @@ def database(
 class Running(NamedTuple):
     engine: Engine
     reader: Reader
+    reports: Reader
 
 
 @asynccontextmanager
 async def engine(settings: EngineSettings, url: str) -> AsyncIterator[Running]:
-    """The lanes and the reader on a database. At the end, all that waits is carried out first."""
+    """The lanes and the readers on a database. At the end, all that waits is carried out first."""
     running = Running(
-        Engine(url, settings.rules, settings.lane_limits, lanes=settings.lanes), Reader(url)
+        Engine(url, settings.rules, settings.lane_limits, lanes=settings.lanes),
+        Reader(url),
+        # A thread of their own, so that no look at a balance waits for a report.
+        Reader(url, threads=1, waiting_reads_max=REPORTS_WAITING_MAX, read_seconds=0.5),
     )
     try:
         yield running
     finally:
         await running.engine.close()
         await running.reader.close()
+        await running.reports.close()
 
 
 def sweeper(settings: EngineSettings, running: Running) -> Sweeper:
@@ -89,7 +97,10 @@ async def serve(
     """
     async with engine(settings, url) as running:
         service = Service(
-            running.engine, running.reader, Caller(settings.namespace, settings.rules)
+            running.engine,
+            running.reader,
+            Caller(settings.namespace, settings.rules),
+            running.reports,
         )
         server = RpcServer(
             service,

@@ -100,6 +100,28 @@ async def test_a_read_on_a_line_that_fell_silent_is_given_up(
         assert await reader.run(ask, "SELECT 42") == 42
 
 
+async def test_a_read_that_has_no_thread_for_too_long_is_refused(
+    database_url: str, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(database_url, threads=1) as reader:
+        observer.hold_lock(1)
+        first = asyncio.ensure_future(
+            reader.run(ask, "SELECT 1 FROM pg_advisory_xact_lock_shared(1)")
+        )
+        await until(observer.blocked)
+        monkeypatch.setattr(reader_module, "READ_SECONDS_MAX", 0.0)
+        second = asyncio.ensure_future(reader.run(ask, "SELECT 42"))
+        given_up = asyncio.Event()
+        await asyncio.sleep(0)  # It is queued behind the first, and its alarm is set.
+        asyncio.get_running_loop().call_later(0.01, given_up.set)
+        await given_up.wait()
+        observer.let_go()
+        assert await first == 1
+        with pytest.raises(Failure) as refused:
+            await second
+        assert refused.value.reason is FailureReason.OVERLOADED
+
+
 async def test_too_many_waiting_reads_are_refused_at_once(
     database_url: str, observer: Observer
 ) -> None:

@@ -84,6 +84,27 @@ REASONS: list[tuple[Code, str, dict[str, str], type[Exception], dict[str, Any]]]
     ),
     (Code.NOT_FOUND, "ENTRY_NOT_FOUND", {"seq": "12"}, meterhold.EntryNotFound, {}),
     (
+        Code.NOT_FOUND,
+        "GRANT_NOT_FOUND",
+        {"grantKey": "order-7"},
+        meterhold.GrantNotFound,
+        {"grant_key": "order-7"},
+    ),
+    (
+        Code.FAILED_PRECONDITION,
+        "GRANT_REVOKED",
+        {"grantKey": "order-7"},
+        meterhold.GrantRevoked,
+        {"grant_key": "order-7"},
+    ),
+    (
+        Code.FAILED_PRECONDITION,
+        "SOURCE_MISMATCH",
+        {"field": "expected_source.store_id", "original": "shop-1"},
+        meterhold.SourceMismatch,
+        {"field": "expected_source.store_id", "original": "shop-1"},
+    ),
+    (
         Code.ALREADY_EXISTS,
         "IDEMPOTENCY_MISMATCH",
         {"field": "amount_micros", "original": "75000000"},

@@ -109,6 +109,12 @@ def test_there_is_one_method_per_call() -> None:
         (_enums.OVERAGE_NUMBERS, meterhold.Overage, types_pb2.Overage),
         (_enums.LOT_CATEGORY_NUMBERS, meterhold.LotCategory, types_pb2.LotCategory),
         (_enums.ENTRY_KIND_NUMBERS, meterhold.EntryKind, types_pb2.EntryKind),
+        (_enums.ALLOWANCE_PERIOD_NUMBERS, meterhold.AllowancePeriod, types_pb2.AllowancePeriod),
+        (
+            _enums.SPEND_DIMENSION_NUMBERS,
+            meterhold.SpendDimension,
+            ledger_service_pb2.SpendDimension,
+        ),
         (_enums.RESERVATION_STATE_NUMBERS, meterhold.ReservationState, types_pb2.ReservationState),
         (_enums.DEBIT_STATUS_NUMBERS, meterhold.DebitStatus, metering_service_pb2.DebitStatus),
     ],
@@ -131,6 +137,18 @@ def test_result_fields_are_those_of_the_contract() -> None:
         meterhold.DebitResult: metering_service_pb2.DebitResponse,
         meterhold.GrantResult: metering_service_pb2.GrantOnceResponse,
         meterhold.RefundResult: metering_service_pb2.RefundChargeResponse,
+        meterhold.RevokeResult: metering_service_pb2.RevokeGrantResponse,
+        meterhold.ReinstateResult: metering_service_pb2.ReinstateGrantResponse,
+        meterhold.VerifyResult: admin_service_pb2.VerifyBalanceResponse,
+        meterhold.RebuildResult: admin_service_pb2.RebuildBalanceResponse,
+        meterhold.Difference: admin_service_pb2.Difference,
+        meterhold.Stats: ledger_service_pb2.GetStatsResponse,
+        meterhold.SpendReport: ledger_service_pb2.SpendReportResponse,
+        meterhold.SpendRow: ledger_service_pb2.SpendRow,
+        meterhold.Defaults: admin_service_pb2.Defaults,
+        meterhold.SignupGrant: admin_service_pb2.SignupGrant,
+        meterhold.Allowance: types_pb2.Allowance,
+        meterhold.ExpectedSource: types_pb2.ExpectedSource,
         meterhold.Account: admin_service_pb2.Account,
         meterhold.Entry: types_pb2.Entry,
         meterhold.Lot: types_pb2.Lot,
@@ -143,7 +161,7 @@ def test_result_fields_are_those_of_the_contract() -> None:
         fields = {field.name for field in dataclasses.fields(result)}
         assert fields == set(message.DESCRIPTOR.fields_by_name), result
     balance = {field.name for field in dataclasses.fields(meterhold.Balance)}
-    assert balance == set(types_pb2.Balance.DESCRIPTOR.fields_by_name) | {"lots"}
+    assert balance == set(types_pb2.Balance.DESCRIPTOR.fields_by_name) | {"lots", "pending"}
 
 
 def test_exceptions_are_the_tree_that_is_drawn() -> None:

@@ -14,6 +14,7 @@ import meterhold
 from client.scripted_server import Abort, Hang, ScriptedServer, error_info, retry_info
 from meterhold import AsyncClient, Client
 from meterhold._replay import Attempts
+from meterhold.v1 import admin_service_pb2 as admin
 from meterhold.v1 import metering_service_pb2 as metering
 
 if TYPE_CHECKING:
@@ -98,6 +99,44 @@ async def test_key_made_up_by_the_client_is_replayed_and_told(
     assert len(server.calls) > 1
     assert keys == {raised.value.key}
     assert raised.value.call == method.capitalize()
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "key"),
+    [
+        ("revoke_grant", ("order-7",), "order-7"),
+        ("reinstate_grant", ("order-7",), "order-7"),
+        ("configure_account", ("alice",), ""),
+        ("configure_defaults", (), ""),
+        ("rebuild_balance", ("alice",), ""),
+    ],
+)
+async def test_what_is_the_same_when_done_again_is_replayed(
+    client: AnyClient, server: ScriptedServer, method: str, args: tuple[str, ...], key: str
+) -> None:
+    server.last = UNKNOWN
+    with pytest.raises(meterhold.OutcomeUnknown) as raised:
+        await client.call(method, *args, timeout_seconds=0.3)
+    assert raised.value.key == key
+    first, *others = [call.request for call in server.calls]
+    assert others
+    assert all(request == first for request in others)
+
+
+async def test_revocation_that_lands_late_beats_the_refusal_before_it(
+    hasty: AnyClient, server: ScriptedServer
+) -> None:
+    missing = Abort(Code.NOT_FOUND, "no grant", (error_info("GRANT_NOT_FOUND"),))
+    server.answer(UNKNOWN, missing, metering.RevokeGrantResponse(grant_revoked_micros=5))
+    assert (await hasty.call("revoke_grant", "order-7")).grant_revoked_micros == 5
+
+
+async def test_long_read_is_not_cut_short(hasty: AnyClient, server: ScriptedServer) -> None:
+    server.answer(UNKNOWN, admin.VerifyBalanceResponse(entry_count=5))
+    found = await hasty.call("verify_balance", "alice", timeout_seconds=5.0)
+    assert found.entry_count == 5
+    remaining = [call.seconds_remaining for call in server.calls]
+    assert remaining == pytest.approx([5, 5], abs=1)
 
 
 async def test_call_without_a_key_is_made_once(client: AnyClient, server: ScriptedServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,14 @@ from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 
 from meterhold import (
     Account,
+    Allowance,
+    AllowancePeriod,
     Balance,
     Cash,
     DebitResult,
     DebitStatus,
+    Defaults,
+    Difference,
     Entry,
     EntryKind,
     ExtendResult,
@@ -21,14 +26,22 @@ from meterhold import (
     Lot,
     LotCategory,
     OnExpiry,
+    RebuildResult,
     RefundResult,
+    ReinstateResult,
     ReleaseResult,
     Reservation,
     ReservationState,
     ReserveResult,
+    RevokeResult,
     SettleResult,
+    SignupGrant,
     Source,
+    SpendReport,
+    SpendRow,
+    Stats,
     Usage,
+    VerifyResult,
 )
 from meterhold.v1 import admin_service_pb2 as admin
 from meterhold.v1 import ledger_service_pb2 as ledger
@@ -60,6 +73,7 @@ _BALANCE_NUMBERS = {
     "refunded_micros": 8,
     "debt_micros": 9,
     "credit_limit_micros": 10,
+    "pending_micros": 11,
 }
 BALANCE = Balance(**_BALANCE_NUMBERS)
 BALANCE_ON_WIRE = types.Balance(**_BALANCE_NUMBERS)
@@ -83,6 +97,7 @@ _ENTRY_VALUES = {
     "related_seq": 3,
     "labels": {"run": "7"},
     "reason": "why",
+    "description": "Usage",
 }
 ENTRY = Entry(
     **_ENTRY_VALUES,
@@ -113,6 +128,8 @@ _LOT_NUMBERS = {
     "held_micros": 100,
     "priority": 10,
     "idempotency_key": "invoice-17",
+    "expired_micros": 60,
+    "revoked_micros": 40,
 }
 LOT = Lot(
     **_LOT_NUMBERS,
@@ -131,16 +148,79 @@ LOT_ON_WIRE = types.Lot(
     source=types.Source(**_SOURCE_VALUES),
 )
 
+PENDING_LOT = replace(LOT, seq=0, effective_time=TIME)
+PENDING_LOT_ON_WIRE = types.Lot()
+PENDING_LOT_ON_WIRE.CopyFrom(LOT_ON_WIRE)
+PENDING_LOT_ON_WIRE.seq = 0
+PENDING_LOT_ON_WIRE.effective_time.CopyFrom(TIME_ON_WIRE)
+
+ALLOWANCE = Allowance(
+    amount_micros=5, period=AllowancePeriod.MONTHLY, anchor_time=TIME, priority=10
+)
+ALLOWANCE_ON_WIRE = types.Allowance(
+    amount_micros=5,
+    period=types.ALLOWANCE_PERIOD_MONTHLY,
+    anchor_time=TIME_ON_WIRE,
+    priority=10,
+)
+
 _ACCOUNT_VALUES = {
     "account": "alice",
     "unit": "credits",
     "holds_use_credit": True,
     "frozen": True,
 }
-ACCOUNT = Account(**_ACCOUNT_VALUES, balance=BALANCE, create_time=TIME)
-ACCOUNT_ON_WIRE = admin.Account(
-    **_ACCOUNT_VALUES, balance=BALANCE_ON_WIRE, create_time=TIME_ON_WIRE
+ACCOUNT = Account(
+    **_ACCOUNT_VALUES,
+    balance=BALANCE,
+    create_time=TIME,
+    allowance=ALLOWANCE,
+    refill_time=TIME,
 )
+ACCOUNT_ON_WIRE = admin.Account(
+    **_ACCOUNT_VALUES,
+    balance=BALANCE_ON_WIRE,
+    create_time=TIME_ON_WIRE,
+    allowance=ALLOWANCE_ON_WIRE,
+    refill_time=TIME_ON_WIRE,
+)
+
+DEFAULTS = Defaults(
+    unit="minutes",
+    signup_grant=SignupGrant(amount_micros=7, lifetime=timedelta(days=30)),
+    allowance=ALLOWANCE,
+)
+DEFAULTS_ON_WIRE = admin.Defaults(
+    unit="minutes",
+    signup_grant=admin.SignupGrant(
+        amount_micros=7, lifetime=duration_pb2.Duration(seconds=30 * 86_400)
+    ),
+    allowance=ALLOWANCE_ON_WIRE,
+)
+
+_DIFFERENCE_VALUES = {
+    "what": "lot 3 available",
+    "stored_micros": 5,
+    "expected_micros": -4,
+    "description": "Lot 3 has 5 and should have -4.",
+}
+DIFFERENCE = Difference(**_DIFFERENCE_VALUES)
+DIFFERENCE_ON_WIRE = admin.Difference(**_DIFFERENCE_VALUES)
+
+_STATS_VALUES = {
+    "unit": "minutes",
+    "account_count": 1,
+    "granted_micros": 2,
+    "spent_micros": 3,
+    "refunded_micros": 4,
+    "expired_micros": 5,
+    "revoked_micros": 6,
+    "outstanding_micros": -7,
+    "held_micros": 8,
+    "debt_micros": 9,
+    "pending_micros": 10,
+}
+_SPEND_VALUES = {"charged_micros": 5, "refunded_micros": 2, "charge_count": 3}
 
 _RESERVATION_VALUES = {
     "reservation_id": "job-7",
@@ -258,9 +338,64 @@ RESULTS: list[tuple[str, tuple[Any, ...], dict[str, Any], Message, object]] = [
         ("alice", 5),
         {"idempotency_key": "k"},
         metering.GrantOnceResponse(
-            balance=BALANCE_ON_WIRE, entry=ENTRY_ON_WIRE, debt_repaid_micros=2, replayed=True
+            balance=BALANCE_ON_WIRE,
+            entry=ENTRY_ON_WIRE,
+            debt_repaid_micros=2,
+            replayed=True,
+            revoked_micros=3,
         ),
-        GrantResult(balance=BALANCE, entry=ENTRY, debt_repaid_micros=2, replayed=True),
+        GrantResult(
+            balance=BALANCE,
+            entry=ENTRY,
+            debt_repaid_micros=2,
+            replayed=True,
+            revoked_micros=3,
+            pending=False,
+        ),
+    ),
+    (
+        "grant_once",
+        ("alice", 5),
+        {"idempotency_key": "k", "effective_time": TIME},
+        metering.GrantOnceResponse(balance=BALANCE_ON_WIRE, pending=True),
+        GrantResult(
+            balance=BALANCE, entry=None, debt_repaid_micros=0, replayed=False, pending=True
+        ),
+    ),
+    *(
+        (
+            method,
+            ("order-7",),
+            {},
+            response(
+                account="alice",
+                unit="minutes",
+                balance=BALANCE_ON_WIRE,
+                entry=entry_on_wire,
+                grant_revoked_micros=9,
+                tombstone=True,
+                **{taken: 5},
+            ),
+            result(
+                account="alice",
+                unit="minutes",
+                balance=BALANCE,
+                entry=entry,
+                grant_revoked_micros=9,
+                tombstone=True,
+                **{taken: 5},
+            ),
+        )
+        for method, taken, response, result in (
+            ("revoke_grant", "revoked_micros", metering.RevokeGrantResponse, RevokeResult),
+            (
+                "reinstate_grant",
+                "reinstated_micros",
+                metering.ReinstateGrantResponse,
+                ReinstateResult,
+            ),
+        )
+        for entry_on_wire, entry in ((ENTRY_ON_WIRE, ENTRY), (None, None))
     ),
     (
         "refund_charge",
@@ -292,8 +427,67 @@ RESULTS: list[tuple[str, tuple[Any, ...], dict[str, Any], Message, object]] = [
         "balance",
         ("alice",),
         {"include_lots": True},
-        metering.BalanceResponse(balance=BALANCE_ON_WIRE, lots=[LOT_ON_WIRE]),
-        Balance(**_BALANCE_NUMBERS, lots=(LOT,)),
+        metering.BalanceResponse(
+            balance=BALANCE_ON_WIRE, lots=[LOT_ON_WIRE], pending=[PENDING_LOT_ON_WIRE]
+        ),
+        Balance(**_BALANCE_NUMBERS, lots=(LOT,), pending=(PENDING_LOT,)),
+    ),
+    *(
+        (method, (), {}, response(defaults=DEFAULTS_ON_WIRE), DEFAULTS)
+        for method, response in (
+            ("configure_defaults", admin.ConfigureDefaultsResponse),
+            ("get_defaults", admin.GetDefaultsResponse),
+        )
+    ),
+    (
+        "get_stats",
+        (),
+        {},
+        ledger.GetStatsResponse(**_STATS_VALUES, read_time=TIME_ON_WIRE),
+        Stats(**_STATS_VALUES, read_time=TIME),
+    ),
+    (
+        "spend_report",
+        ("alice",),
+        {},
+        ledger.SpendReportResponse(
+            rows=[ledger.SpendRow(values=["large", ""], **_SPEND_VALUES)],
+            total=ledger.SpendRow(**_SPEND_VALUES),
+            group_count=4,
+            read_time=TIME_ON_WIRE,
+        ),
+        SpendReport(
+            rows=(SpendRow(values=("large", ""), **_SPEND_VALUES),),
+            total=SpendRow(values=(), **_SPEND_VALUES),
+            group_count=4,
+            read_time=TIME,
+        ),
+    ),
+    (
+        "verify_balance",
+        ("alice",),
+        {},
+        admin.VerifyBalanceResponse(
+            differences=[DIFFERENCE_ON_WIRE], balance=BALANCE_ON_WIRE, entry_count=12
+        ),
+        VerifyResult(differences=(DIFFERENCE,), balance=BALANCE, entry_count=12),
+    ),
+    (
+        "rebuild_balance",
+        ("alice",),
+        {},
+        admin.RebuildBalanceResponse(
+            repaired=[DIFFERENCE_ON_WIRE] * 2,
+            remaining=[DIFFERENCE_ON_WIRE],
+            corrections=[ENTRY_ON_WIRE],
+            balance=BALANCE_ON_WIRE,
+        ),
+        RebuildResult(
+            repaired=(DIFFERENCE, DIFFERENCE),
+            remaining=(DIFFERENCE,),
+            corrections=(ENTRY,),
+            balance=BALANCE,
+        ),
     ),
     (
         "get_reservation",
@@ -337,13 +531,24 @@ async def test_what_is_unset_is_none(client: AnyClient, server: ScriptedServer) 
         metering.BalanceResponse(lots=[types.Lot(seq=1)]),
         ledger.GetEntryResponse(entry=types.Entry(seq=1)),
         ledger.GetReservationResponse(reservation=types.Reservation(reservation_id="r")),
+        admin.GetAccountResponse(account=admin.Account(account="alice")),
+        admin.GetDefaultsResponse(defaults=admin.Defaults(allowance=types.Allowance())),
+        admin.GetDefaultsResponse(defaults=admin.Defaults(signup_grant=admin.SignupGrant())),
     )
     (lot,) = (await client.call("balance", "alice")).lots
     entry = await client.call("get_entry", "alice", seq=1)
     reservation = await client.call("get_reservation", "alice", reservation_id="r")
-    assert (lot.expire_time, lot.cash, lot.source) == (None, None, None)
+    account = await client.call("get_account", "alice")
+    without_grant = await client.call("get_defaults")
+    without_allowance = await client.call("get_defaults")
+    assert (lot.expire_time, lot.cash, lot.source, lot.effective_time) == (None, None, None, None)
     assert (entry.usage, entry.metadata) == (None, None)
     assert (reservation.end_time, reservation.metadata) == (None, None)
+    assert (account.create_time, account.allowance, account.refill_time) == (None, None, None)
+    assert without_grant.signup_grant is without_allowance.allowance is None
+    assert without_allowance.signup_grant == SignupGrant.OFF
+    allowance = without_grant.allowance
+    assert (allowance.anchor_time, allowance.priority) == (None, None)
 
 
 async def test_enum_values_of_a_newer_server_are_unknown(
@@ -354,6 +559,7 @@ async def test_enum_values_of_a_newer_server_are_unknown(
         metering.DebitResponse(status=99, entry=types.Entry(kind=99)),
         metering.ExtendResponse(on_expiry=99),
         ledger.GetReservationResponse(reservation=types.Reservation(state=99, on_expiry=99)),
+        admin.GetAccountResponse(account=admin.Account(allowance=types.Allowance(period=99))),
     )
     (lot,) = (await client.call("balance", "alice")).lots
     debit = await client.call("debit", "alice", 1)
@@ -365,6 +571,8 @@ async def test_enum_values_of_a_newer_server_are_unknown(
     assert extend.on_expiry is OnExpiry.UNKNOWN
     assert reservation.state is ReservationState.UNKNOWN
     assert reservation.on_expiry is OnExpiry.UNKNOWN
+    account = await client.call("get_account", "alice")
+    assert account.allowance.period is AllowancePeriod.UNKNOWN
 
 
 @pytest.mark.parametrize(

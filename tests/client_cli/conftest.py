@@ -66,12 +66,17 @@ def environment(config_home: Path) -> dict[str, str | None]:
 
 @pytest.fixture
 def run_alone(environment: dict[str, str | None]) -> Run:
-    """Runs a command that finds no server."""
+    """Runs a command that finds no server. What is typed at it is the variable `TYPED`."""
 
     async def run(*arguments: str, **more: str) -> Done:
+        typed = more.pop("TYPED", "")
         # In a thread, as the server needs the event loop meanwhile.
         done = await asyncio.to_thread(
-            CliRunner().invoke, app, arguments, env=environment | more, prog_name="meterhold"
+            CliRunner().invoke,
+            *(app, arguments),
+            input=typed,
+            env=environment | more,
+            prog_name="meterhold",
         )
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception

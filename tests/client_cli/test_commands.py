@@ -22,7 +22,7 @@ def names(result: type[Any], *without: str) -> set[str]:
     return {field.name for field in fields(result)} - set(without)
 
 
-BALANCE = names(meterhold.Balance, "lots")
+BALANCE = names(meterhold.Balance, "lots", "pending")
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ ERRORS = [
     [
         ("balance alice", 0, "", ""),
         ("grant alice 1cr --key order-1", 4, "IDEMPOTENCY_MISMATCH", "amount_micros was"),
-        ("debit alice 11cr", 3, "INSUFFICIENT_CREDITS", "9.000000 available, 11.000000 required"),
+        ("debit alice 11cr", 3, "INSUFFICIENT_CREDITS", "8.999999 available, 11.000000 required"),
         ("debit alice 11cr --micros", 2, "", "is in credits, and --micros says"),
         ("debit alice 11 --micros --overage reject", 0, "", ""),
         ("debit alice 0cr", 2, "INVALID_FIELD", "amount_micros: is 0, at least 1 is required"),
@@ -60,7 +60,28 @@ ERRORS = [
         ("extend alice job-1", 2, "", "at least one of --ttl, --add and --on-expiry"),
         ("extend alice job-0 --ttl 1h", 4, "RESERVATION_RELEASED", "was released at"),
         ("entry alice --seq 99", 5, "ENTRY_NOT_FOUND", "no entry of that seq or key"),
-        ("entry alice", 2, "", "exactly one of --seq, --debit-key and --grant-key"),
+        ("entry alice", 2, "", "one of --seq, --debit-key, --grant-key and --refund-key"),
+        ("refund alice --key k --entry 2", 0, "", ""),
+        ("refund alice 2cr --key k --entry 2", 4, "REFUND_EXCEEDS_CHARGE", ""),
+        ("refund alice 0cr --key k --entry 2", 2, "", "'0cr' is nothing; for all that is left"),
+        ("refund alice --key k --entry 9", 5, "ENTRY_NOT_FOUND", "no entry"),
+        ("refund alice --key k --entry 1", 2, "INVALID_FIELD", "names a GRANT; debits and"),
+        ("refund alice --key k", 2, "", "exactly one of --entry and --reservation"),
+        ("refund alice --key k --entry 2 --reservation job-1", 2, "", "exactly one of --entry"),
+        ("refund alice --key k --entry 2 --capture-id c", 2, "", "give --reservation too"),
+        ("revoke order-1 --amount 1cr --fraction-ppm 5", 2, "", "--amount or --fraction-ppm, not"),
+        ("revoke order-1 --account ''", 2, "", "--account is empty; leave it out"),
+        ("reinstate order-1 --account ''", 2, "", "--account is empty; leave it out"),
+        ("spend ''", 2, "", "the account is empty; leave it out"),
+        ("configure alice", 2, "", "at least one of --credit-limit"),
+        ("configure alice --allowance 1cr", 2, "", "needs --allowance, its amount, and --allow"),
+        ("configure alice --allowance-period daily", 2, "", "needs --allowance, its amount"),
+        ("configure alice --allowance-anchor 7d", 2, "", "needs --allowance, its amount"),
+        (
+            *("configure alice --allowance-period off --allowance 1cr", 2, ""),
+            "--allowance-period off goes without",
+        ),
+        ("defaults --signup-lifetime 30d", 2, "", "--signup-lifetime needs --signup-grant"),
         ("entry alice --seq 1 --debit-key a", 2, "", "exactly one of"),
         ("reservation alice none", 5, "RESERVATION_NOT_FOUND", "no reservation 'none'"),
         ("balance ''", 2, "INVALID_FIELD", "account: is required"),
@@ -75,6 +96,7 @@ async def test_exit_codes(
     await client.reserve("alice", 1_000_000, reservation_id="job-0")
     await client.release("alice", reservation_id="job-0")
     await client.reserve("alice", 1_000_000, reservation_id="job-1")
+    await client.debit("alice", 1)
 
     done = await run(*shlex.split(command))
     assert (done.code, told in done.err) == (code, True), done
@@ -104,11 +126,21 @@ async def test_exit_codes(
         ("reserve alice 1cr --id ''", "the key is empty"),
         ("settle alice job 1cr --keep-open --capture-id ''", "the key is empty"),
         ("extend alice job --add 1cr --extend-id ''", "the key is empty"),
+        ("refund alice --key ''", "the key is empty"),
+        ("refund alice --key k --reservation job --capture-id ''", "the key is empty"),
         ("debit alice 1cr --overage cap", "'cap' is not one of reject, overdraft"),
         ("debit alice 1cr --label a", "'a' is not key=value"),
         ("reserve alice 1cr --ttl 5", "'5' is not a length of time"),
         ("entries alice --kind unknown", "'unknown' is not one of grant, debit, capture"),
         ("entries alice --limit 0", "--limit"),
+        ("entries alice --since soon", "'soon' is not a time: write 2030-01-31T00:00:00Z, or a"),
+        ("revoke k --fraction-ppm 1000001", "--fraction-ppm"),
+        ("revoke k --fraction-ppm 0", "--fraction-ppm"),
+        ("spend --by team", "'team' is not one of account, model, provider, day, week, month, la"),
+        ("spend --by label:", "'label:' is not one of account, model"),
+        ("spend --limit 1001", "--limit"),
+        ("configure alice --allowance-period yearly", "'yearly' is not one of off, daily, weekly"),
+        ("refund alice --entry 1", "Missing option '--key'"),
         ("reservations alice --state done", "'done' is not one of active, settled, released"),
     ],
 )
@@ -216,6 +248,12 @@ async def test_a_key_that_was_made_up_is_told_if_the_outcome_is_unknown(
         "release alice job",
         "extend alice job --ttl 1h",
         "extend alice job --add 1cr --extend-id k",
+        "refund alice --key k --entry 1",
+        "revoke order-1 --amount 1cr",
+        "reinstate order-1",
+        "configure alice --freeze",
+        "defaults --signup-grant 1cr",
+        "rebuild alice --yes",
     ],
 )
 async def test_a_command_that_has_its_key_is_repeated_as_it_is(
@@ -231,14 +269,23 @@ async def test_a_command_that_has_its_key_is_repeated_as_it_is(
     assert all(request == first for request in others)
 
 
-async def test_a_grant_that_expires_after_a_length_of_time_is_repeated_with_the_time(
-    run_scripted: Run, scripted: ScriptedServer
+@pytest.mark.parametrize(
+    "given",
+    [
+        "grant alice 1cr --key k --expires 30d",
+        "grant alice 1cr --key k --effective-time 30d",
+        "configure alice --allowance 1cr --allowance-period daily --allowance-anchor 30d",
+        "defaults --allowance 1cr --allowance-period daily --allowance-anchor 30d",
+    ],
+)
+async def test_a_time_given_as_a_length_is_repeated_as_a_time(
+    run_scripted: Run, scripted: ScriptedServer, given: str
 ) -> None:
     scripted.last = UNKNOWN
-    command = ("grant", "alice", "1cr", "--key", "k", "--expires", "30d", "--json", *BRIEFLY)
+    command = (*given.split(), "--json", *BRIEFLY)
     error = (await run_scripted(*command)).error
     repeat = error["repeat_with"].split()
-    assert repeat[0] == "--expires"
+    assert repeat[0] == given.split()[-2]
     assert abs(datetime.fromisoformat(repeat[1]) - datetime.now(UTC) - timedelta(days=30)) < (
         timedelta(minutes=1)
     )

@@ -69,6 +69,40 @@ def test_what_is_not_an_instant(text: str, told: str) -> None:
     assert told in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("2030-02-01T00:00:00Z", datetime(2030, 2, 1, tzinfo=UTC)),
+        ("1d", NOW - timedelta(days=1)),
+    ],
+)
+def test_an_instant_in_the_past(text: str, instant: datetime) -> None:
+    assert times.parse_past(text, NOW) == instant
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("2030-02-01", "has no time zone: add Z for UTC"),
+        ("yesterday", "or a length before now such as 30d"),
+        ("900000w", "is before the year 1"),
+    ],
+)
+def test_what_is_not_an_instant_in_the_past(text: str, told: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        times.parse_past(text, NOW)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["30d", "1h30m", "1d1h1m1s", "90s", "36h", "59s", "1.5s", "0s", "14d"]
+)
+def test_a_length_for_people(text: str) -> None:
+    shown = {"90s": "1m30s", "36h": "1d12h"}.get(text, text)
+    length = timedelta(seconds=1.5) if text == "1.5s" else times.parse_duration(text)
+    assert times.length_text(length) == shown
+
+
 def test_an_instant_is_shown_in_utc() -> None:
     instant = datetime(2030, 1, 31, 13, 0, 0, 250_000, tzinfo=CET)
     assert times.iso(instant) == "2030-01-31T12:00:00.250000Z"

@@ -95,6 +95,7 @@ class Book:
         """Write down a call that was done. Yields what is wrong with its answer alone."""
         match call.answer:
             case DebitResult() | GrantResult() as made:
+                assert made.entry, "no grant of the load is pending"
                 yield from self._claim(call, made.entry)
                 yield from self._was(made.balance)
             case SettleResult() as settled:

@@ -44,7 +44,7 @@ class Call:
         """The entry's amount, by the answer."""
         match self.answer:
             case meterhold.GrantResult() | meterhold.DebitResult():
-                return self.answer.entry.amount_micros
+                return self.answer.entry.amount_micros if self.answer.entry else 0
             case meterhold.SettleResult():
                 return -self.answer.charged_micros
             case _:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, cast
 
 import grpc.aio
 import psycopg
@@ -37,6 +38,9 @@ INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
 SEED: Final = int(os.environ.get("METERHOLD_TEST_SEED") or random.randrange(2**32))
 
+START_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_START: Final = Timestamp(seconds=int(START_TIME.timestamp()))
+
 VALID: Final[dict[str, Message]] = {
     message.DESCRIPTOR.name: message
     for message in (
@@ -62,9 +66,11 @@ VALID: Final[dict[str, Message]] = {
         metering.BalanceRequest(account="alice"),
         ledger.GetReservationRequest(account="alice", reservation_id="job"),
         ledger.ListReservationsRequest(account="alice"),
-        ledger.ListEntriesRequest(account="alice"),
+        ledger.ListEntriesRequest(account="alice", start_time=_START),
         ledger.GetEntryRequest(account="alice", seq=1),
         ledger.ListLotsRequest(account="alice"),
+        ledger.GetStatsRequest(),
+        ledger.SpendReportRequest(account="alice", start_time=_START),
         admin.ConfigureAccountRequest(account="alice", credit_limit_micros=5),
         admin.GetAccountRequest(account="alice"),
         admin.ListAccountsRequest(),
@@ -150,6 +156,28 @@ def _page_tokens(filters: tuple[Any, ...], *keys: tuple[Any, ...]) -> list[Bad]:
     ]
 
 
+def _time() -> list[Bad]:
+    return [
+        Bad("negative", Timestamp(seconds=-1)),
+        Bad("negative_nanos", Timestamp(seconds=4_000_000_000, nanos=-1)),
+        Bad("second_of_nanos", Timestamp(seconds=4_000_000_000, nanos=10**9)),
+        Bad("year_10000", Timestamp(seconds=253_402_300_800)),
+        Bad("largest_of_int64", Timestamp(seconds=INT64_MAX)),
+    ]
+
+
+def _groups(*groups: ledger.SpendGroup | str | int) -> list[ledger.SpendGroup]:
+    """By labels, by dimensions, or as they are."""
+    return [
+        ledger.SpendGroup(label=group)
+        if isinstance(group, str)
+        else ledger.SpendGroup(dimension=cast(Any, group))
+        if isinstance(group, int)
+        else group
+        for group in groups
+    ]
+
+
 ALICE: Final = AccountKey("default", "alice", "credits")
 _SEQS: Final[tuple[tuple[Any, ...], ...]] = (
     (),
@@ -181,6 +209,7 @@ PAGE_SIZE: Final = [Bad("negative", -1), Bad("least_of_int32", -(2**31))]
 
 WRONG: Final[dict[str, Sequence[Bad]]] = {
     "account": _name(128),
+    "SpendReportRequest.account": _name(128, required=False),
     "unit": _name(32, required=False),
     "reservation_id": _name(128),
     "idempotency_key": _name(255),
@@ -239,12 +268,10 @@ WRONG: Final[dict[str, Sequence[Bad]]] = {
     "expire_time": [
         Bad("past", Timestamp(seconds=1_700_000_000)),
         Bad("epoch", Timestamp()),
-        Bad("negative", Timestamp(seconds=-1)),
-        Bad("negative_nanos", Timestamp(seconds=4_000_000_000, nanos=-1)),
-        Bad("second_of_nanos", Timestamp(seconds=4_000_000_000, nanos=10**9)),
-        Bad("year_10000", Timestamp(seconds=253_402_300_800)),
-        Bad("largest_of_int64", Timestamp(seconds=INT64_MAX)),
+        *_time(),
     ],
+    "start_time": _time(),
+    "end_time": [*_time(), Bad("before_the_start", Timestamp(seconds=1))],
     "cash.currency_code": [
         Bad(what, code)
         for what, code in {
@@ -273,7 +300,9 @@ WRONG: Final[dict[str, Sequence[Bad]]] = {
     "ListReservationsRequest.page_token": _page_tokens(
         ("reservations", ALICE, []), *_TIMES_AND_IDS
     ),
-    "ListEntriesRequest.page_token": _page_tokens(("entries", ALICE, [], False), *_SEQS),
+    "ListEntriesRequest.page_token": _page_tokens(
+        ("entries", ALICE, [], False, [], START_TIME, None), *_SEQS
+    ),
     "ListLotsRequest.page_token": _page_tokens(("lots", ALICE, False), *_SEQS),
     "ListAccountsRequest.page_token": _page_tokens(
         ("accounts", "default", ""), (7,), ("a",), ("a", 7), ("a\0b", "credits"), (None, "credits")
@@ -285,6 +314,18 @@ WRONG: Final[dict[str, Sequence[Bad]]] = {
     "seq": [*COUNT, Bad("zero", 0)],
     "debit_key": _name(255),
     "grant_key": _name(255),
+    "refund_key": _name(255),
+    "row_limit": [*PAGE_SIZE, Bad("too_large", 1001)],
+    "group_by": [
+        Bad("too_many", _groups("a", "b", "c", "d")),
+        Bad("of_nothing", _groups("a", ledger.SpendGroup()), "group_by[1]"),
+        Bad("unspecified", _groups(0), "group_by[0].dimension"),
+        Bad("unknown", _groups(1, 99), "group_by[1].dimension"),
+        Bad("label_twice", _groups("a", "b", "a"), "group_by[2]"),
+        Bad("dimension_twice", _groups(1, 1), "group_by[1]"),
+        *(Bad(f"label_{b.what}", _groups(b.value), "group_by[0].label") for b in _note(64)),
+        Bad("label_empty", _groups("a", ""), "group_by[1].label"),
+    ],
 }
 """By the field's path, or by message and path where a message has rules of its own."""
 
@@ -295,14 +336,11 @@ def _paths(message: Descriptor, prefix: str = "") -> Iterator[tuple[str, FieldDe
     """Every field that a caller can set, those of our own messages within messages too."""
     for field in message.fields:
         inner = field.message_type
-        if inner is not None and inner.file.package == message.file.package and not _is_map(inner):
+        ours = inner is not None and inner.file.package == message.file.package
+        if inner is not None and ours and not field.is_repeated:
             yield from _paths(inner, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name, field
-
-
-def _is_map(message: Descriptor) -> bool:
-    return message.GetOptions().map_entry
 
 
 def _key(message: str, path: str) -> str:
@@ -453,8 +491,8 @@ async def test_text_that_is_not_utf_8_is_refused(served: Served, message: str, p
 async def test_a_message_that_is_too_large_is_refused(served: Served, message: str) -> None:
     for size in (REQUEST_BYTES_MAX + 1, 5 * 1024 * 1024):
         request = _valid(message)
-        name = "account" if "account" in request.DESCRIPTOR.fields_by_name else "account_prefix"
-        setattr(request, name, "x" * size)
+        texts = (f for f in request.DESCRIPTOR.fields if f.type == FieldDescriptor.TYPE_STRING)
+        setattr(request, next(texts).name, "x" * size)
         answer = await refusal(served.channel, METHOD_OF[message], request)
         _check_refused(answer)
         assert answer.fields == {"request"}

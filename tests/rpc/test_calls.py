@@ -465,6 +465,7 @@ class TestGrant:
             metadata=METADATA,
         )
         entry = granted.entry
+        assert entry
         assert (entry.kind, entry.amount_micros, entry.seq) == (EntryKind.GRANT, 500, 1)
         assert (entry.key, entry.reason) == ("order", "welcome")
         assert (entry.labels, entry.metadata) == (LABELS, METADATA)

@@ -22,6 +22,7 @@ from meterhold_server.core.model import (
 )
 from meterhold_server.storage import pages
 from meterhold_server.storage.connection import connect_reader
+from meterhold_server.storage.entry_pages import EntryFilter, EntryPage, page_of_entries
 from meterhold_server.storage.exchange import Connection
 
 from .stored import Stored
@@ -64,14 +65,16 @@ def entries(
     kinds: tuple[EntryKind, ...] = (),
     oldest_first: bool = False,
 ) -> list[Entry]:
-    return pages.page_of_entries(
+    found = page_of_entries(
         connection,
         ID,
-        kinds=kinds,
+        EntryFilter(kinds),
         oldest_first=oldest_first,
         after_seq=after.seq if after else None,
         limit=limit,
     )
+    assert found.next_after_seq in (None, *(entry.seq for entry in found.entries[-1:]))
+    return found.entries
 
 
 def reservations(
@@ -204,12 +207,11 @@ class TestOneRow:
         unknown = account_id_of(ALICE._replace(unit="other"))
         assert pages.read_account(reader, unknown) is None
         assert pages.read_live_lots(reader, unknown) == []
-        assert (
-            pages.page_of_entries(
-                reader, unknown, kinds=(), oldest_first=False, after_seq=None, limit=9
+        for wanted in (EntryFilter(), EntryFilter(labels={"run": "7"})):
+            page = page_of_entries(
+                reader, unknown, wanted, oldest_first=False, after_seq=None, limit=9
             )
-            == []
-        )
+            assert page == EntryPage([], None)
 
     def test_lots_in_spend_order(self, reader: Connection) -> None:
         found = pages.read_live_lots(reader, ID)
@@ -225,7 +227,7 @@ class TestOneRow:
         last = entries(reader, 1)[0]
         assert pages.read_entry(reader, ID, last.seq) == last
         assert pages.read_entry(reader, ID, last.seq + 1) is None
-        by_key = pages.read_entry_by_key(reader, "live", ClaimKind.DEBIT_ONCE, "key", ID)
+        by_key = pages.read_entry_by_key(reader, "live", [ClaimKind.DEBIT_ONCE], "key", ID)
         assert by_key == last
 
     @pytest.mark.parametrize(
@@ -240,4 +242,4 @@ class TestOneRow:
     def test_an_entry_under_a_key_of_somebody_else_is_not_told(
         self, reader: Connection, namespace: str, kind: ClaimKind, key: str, account_id: str
     ) -> None:
-        assert pages.read_entry_by_key(reader, namespace, kind, key, account_id) is None
+        assert pages.read_entry_by_key(reader, namespace, [kind], key, account_id) is None

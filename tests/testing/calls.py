@@ -51,6 +51,14 @@ class Caller:
             self._configure_account: 2,
             self._get_account: 1,
             self._list_accounts: 1,
+            self._revoke_grant: 4,
+            self._reinstate_grant: 2,
+            self._configure_defaults: 1,
+            self._get_defaults: 1,
+            self._get_stats: 1,
+            self._spend_report: 2,
+            self._verify_balance: 1,
+            self._rebuild_balance: 1,
             self._wrong: 1,
         }
 
@@ -159,7 +167,81 @@ class Caller:
             credit_limit_micros=self._one_of(None, None, 0, 25),
             holds_use_credit=self._one_of(None, True, False),
             frozen=self._one_of(None, False, False, True),
+            allowance=self._one_of(None, None, meterhold.Allowance.OFF, self._allowance()),
         )
+
+    def _allowance(self) -> meterhold.Allowance:
+        return meterhold.Allowance(
+            amount_micros=self._one_of(10, 25),
+            period=self._one_of(*_sendable(meterhold.AllowancePeriod)[1:]),
+            anchor_time=self._one_of(None, self._began - _MONTH, self._began + 5 * _MINUTE),
+            priority=self._one_of(None, 0, 60),
+        )
+
+    def _configure_defaults(self) -> Asked:
+        signup = meterhold.SignupGrant(
+            amount_micros=self._one_of(1, 15), lifetime=self._one_of(None, 10 * _MINUTE)
+        )
+        terms = {
+            "unit": self._one_of("", "tokens"),
+            "signup_grant": self._one_of(None, signup, meterhold.SignupGrant.OFF),
+            "allowance": self._one_of(None, meterhold.Allowance.OFF, self._allowance()),
+        }
+        return Asked("configure_defaults", terms)
+
+    def _get_defaults(self) -> Asked:
+        return Asked("get_defaults", {"unit": self._one_of("", "tokens")})
+
+    def _get_stats(self) -> Asked:
+        return Asked("get_stats", {"unit": self._one_of("", "tokens", "none")})
+
+    def _revoke_grant(self) -> Asked:
+        how_much: dict[str, Any] = self._one_of(
+            {}, {"fraction_ppm": self._one_of(1, 333_333)}, {"amount_micros": self._one_of(5, 5000)}
+        )
+        return self._asked_of_grant(
+            "revoke_grant", allow_tombstone=self._one_of(True, False), **how_much
+        )
+
+    def _reinstate_grant(self) -> Asked:
+        return self._asked_of_grant("reinstate_grant")
+
+    def _asked_of_grant(self, method: str, **arguments: Any) -> Asked:
+        """About a grant by its key, which most callers know alone."""
+        asked = self._asked(
+            method,
+            grant_key=self._key(),
+            revocation_id=self._one_of("", "", "dispute"),
+            expected_source=self._one_of(
+                None, None, meterhold.ExpectedSource(provider="acme", test_mode=True)
+            ),
+            reason=self._one_of("", "it was refunded"),
+            labels=self._labels(),
+            **arguments,
+        )
+        nobody = {"account": None} if self._choose.random() < 0.7 else {}
+        return Asked(method, asked.arguments | nobody)
+
+    def _spend_report(self) -> Asked:
+        groups = (*meterhold.SpendDimension, meterhold.Label("run"), meterhold.Label("none"))
+        chosen = self._choose.sample(groups, self._one_of(0, 1, 2, 3))
+        return self._asked(
+            "spend_report", group_by=chosen, row_limit=self._one_of(0, 1, 2), **self._range()
+        )
+
+    def _range(self) -> dict[str, Any]:
+        """Of times and labels, most often all of them."""
+        return {
+            "start_time": self._one_of(None, None, self._began + 2 * _MINUTE),
+            "end_time": self._one_of(None, None, self._began + _MONTH),
+            "labels": self._one_of(None, None, {"run": "r1"}),
+        }
+
+    def _verify_balance(self) -> Asked:
+        return self._asked("verify_balance")
+
+    def _rebuild_balance(self) -> Asked:
+        return self._asked("rebuild_balance")
 
     def _get_account(self) -> Asked:
         return self._asked("get_account")
@@ -196,6 +278,7 @@ class Caller:
             reason=self._one_of("", "promotion"),
             category=self._one_of(None, *_sendable(meterhold.LotCategory)),
             priority=self._one_of(None, None, 0, 7),
+            effective_time=self._one_of(*[None] * 6, self._began, self._began + _MONTH / 2),
             expire_time=self._one_of(None, None, self._began + _MINUTE, self._began + _MONTH),
             cash=self._one_of(None, meterhold.Cash(currency_code="EUR", minor_units=1_000)),
             source=self._one_of(
@@ -211,7 +294,7 @@ class Caller:
         return self._asked_of_hold("get_reservation")
 
     def _get_entry(self) -> Asked:
-        by_key = {self._one_of("debit_key", "grant_key"): self._key()}
+        by_key = {self._one_of("debit_key", "grant_key", "refund_key"): self._key()}
         return self._asked("get_entry", **self._one_of({"seq": self._one_of(1, 2, 9)}, by_key))
 
     def _list_reservations(self) -> Asked:
@@ -229,6 +312,7 @@ class Caller:
             kinds=self._one_of((), (), (self._one_of(*kinds),), kinds[:3]),
             oldest_first=self._one_of(True, False),
             page_size=self._one_of(0, 1, 3),
+            **self._range(),
         )
 
     def _list_lots(self) -> Asked:

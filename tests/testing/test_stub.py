@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,6 +28,7 @@ BALANCE = meterhold.Balance(
     refunded_micros=0,
     debt_micros=0,
     credit_limit_micros=0,
+    pending_micros=5,
 )
 ENTRY = meterhold.Entry(
     seq=3,
@@ -41,6 +43,7 @@ ENTRY = meterhold.Entry(
     usage=meterhold.Usage(model="large", input_tokens=9),
     metadata={"try": 1, "deep": [None, True]},
     reason="",
+    description="Usage",
 )
 LOT = meterhold.Lot(
     seq=1,
@@ -54,6 +57,9 @@ LOT = meterhold.Lot(
     idempotency_key="order",
     cash=meterhold.Cash(currency_code="EUR", minor_units=500),
     source=meterhold.Source(provider="acme", test_mode=True),
+    expired_micros=60,
+    revoked_micros=40,
+    effective_time=NOW,
 )
 RESERVATION = meterhold.Reservation(
     reservation_id="job",
@@ -72,6 +78,9 @@ RESERVATION = meterhold.Reservation(
     labels={},
     metadata=None,
 )
+ALLOWANCE = meterhold.Allowance(
+    amount_micros=5, period=meterhold.AllowancePeriod.WEEKLY, anchor_time=NOW, priority=10
+)
 ACCOUNT = meterhold.Account(
     account="alice",
     unit="credits",
@@ -79,6 +88,16 @@ ACCOUNT = meterhold.Account(
     holds_use_credit=True,
     frozen=False,
     create_time=NOW,
+    allowance=ALLOWANCE,
+    refill_time=NOW,
+)
+DEFAULTS = meterhold.Defaults(
+    unit="credits",
+    signup_grant=meterhold.SignupGrant(amount_micros=7, lifetime=timedelta(days=30)),
+    allowance=ALLOWANCE,
+)
+DIFFERENCE = meterhold.Difference(
+    what="lot 3 available", stored_micros=5, expected_micros=4, description="It is not 4."
 )
 DEBITED = meterhold.DebitResult(
     status=meterhold.DebitStatus.DEBITED, entry=ENTRY, replayed=False, balance=BALANCE
@@ -93,17 +112,30 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "debit_once": {"amount_micros": 60, "idempotency_key": "invoice"},
     "grant_once": {"amount_micros": 500, "idempotency_key": "order"},
     "refund_charge": {"idempotency_key": "back", "entry_seq": 3},
+    "revoke_grant": {"fraction_ppm": 500_000},
+    "reinstate_grant": {},
     "balance": {},
     "get_reservation": {"reservation_id": "job"},
     "get_entry": {"seq": 3},
     "list_reservations": {},
     "list_entries": {},
     "list_lots": {},
+    "get_stats": {},
+    "spend_report": {"group_by": [meterhold.SpendDimension.MODEL]},
     "configure_account": {"frozen": True},
     "get_account": {},
     "list_accounts": {},
+    "configure_defaults": {"allowance": meterhold.Allowance.OFF},
+    "get_defaults": {},
+    "verify_balance": {},
+    "rebuild_balance": {},
 }
 """Of a call of each method."""
+
+
+def _spend(*values: str) -> meterhold.SpendRow:
+    return meterhold.SpendRow(values=values, charged_micros=5, refunded_micros=2, charge_count=3)
+
 
 RESULTS = {
     "reserve": meterhold.ReserveResult(
@@ -131,7 +163,7 @@ RESULTS = {
     "debit": DEBITED,
     "debit_once": DEBITED,
     "grant_once": meterhold.GrantResult(
-        entry=ENTRY, debt_repaid_micros=1, replayed=True, balance=BALANCE
+        entry=ENTRY, debt_repaid_micros=1, replayed=True, balance=BALANCE, revoked_micros=2
     ),
     "refund_charge": meterhold.RefundResult(
         entry=ENTRY,
@@ -140,7 +172,50 @@ RESULTS = {
         replayed=False,
         balance=BALANCE,
     ),
-    "balance": BALANCE,
+    "revoke_grant": meterhold.RevokeResult(
+        account="alice",
+        unit="credits",
+        balance=BALANCE,
+        entry=ENTRY,
+        revoked_micros=5,
+        grant_revoked_micros=9,
+        tombstone=False,
+    ),
+    "reinstate_grant": meterhold.ReinstateResult(
+        account="",
+        unit="",
+        balance=BALANCE,
+        entry=None,
+        reinstated_micros=0,
+        grant_revoked_micros=9,
+        tombstone=True,
+    ),
+    "balance": dataclasses.replace(BALANCE, lots=(LOT,), pending=(LOT, LOT)),
+    "get_stats": meterhold.Stats(
+        unit="credits",
+        account_count=1,
+        granted_micros=2,
+        spent_micros=3,
+        refunded_micros=4,
+        expired_micros=5,
+        revoked_micros=6,
+        outstanding_micros=7,
+        held_micros=8,
+        debt_micros=9,
+        pending_micros=10,
+        read_time=NOW,
+    ),
+    "spend_report": meterhold.SpendReport(
+        rows=(_spend("large"), _spend("")), total=_spend(), group_count=2, read_time=NOW
+    ),
+    "configure_defaults": DEFAULTS,
+    "get_defaults": DEFAULTS,
+    "verify_balance": meterhold.VerifyResult(
+        differences=(DIFFERENCE,), balance=BALANCE, entry_count=3
+    ),
+    "rebuild_balance": meterhold.RebuildResult(
+        repaired=(DIFFERENCE,), remaining=(), corrections=(ENTRY,), balance=BALANCE
+    ),
     "get_reservation": RESERVATION,
     "get_entry": ENTRY,
     "configure_account": ACCOUNT,
@@ -149,7 +224,8 @@ RESULTS = {
 
 
 def call(client: meterhold.Client, method: str) -> Any:
-    answer = getattr(client, method)("alice", **ARGUMENTS[method])
+    of_a_unit = method in ("get_stats", "configure_defaults", "get_defaults")
+    answer = getattr(client, method)(*([] if of_a_unit else ["alice"]), **ARGUMENTS[method])
     return list(answer) if method.startswith("list_") else answer
 
 
@@ -213,6 +289,15 @@ def test_what_a_server_never_contradicts_follows(stub: Stub, replayed: bool) -> 
     assert call(client, "debit").status == call(client, "debit_once").status == status
 
 
+def test_a_grant_has_an_entry_unless_it_is_pending(stub: Stub) -> None:
+    stub.answers("grant_once")
+    stub.answers("grant_once", pending=True)
+    client = stub.client()
+    now, later = call(client, "grant_once"), call(client, "grant_once")
+    assert (now.entry.seq, now.pending) == (0, False)
+    assert (later.entry, later.pending) == (None, True)
+
+
 def test_answers_come_in_order_and_then_the_one_for_always(stub: Stub) -> None:
     stub.answers("balance", available_micros=0, always=True)
     stub.answers("balance", available_micros=1)
@@ -262,6 +347,9 @@ NUMBERS: dict[type[meterhold.MeterholdError], dict[str, Any]] = {
     meterhold.ReservationReleased: {"reservation_id": "job", "end_time": NOW},
     meterhold.ReservationExpired: {"reservation_id": "job", "end_time": NOW},
     meterhold.ReservationNotFound: {"reservation_id": "job"},
+    meterhold.GrantNotFound: {"grant_key": "order"},
+    meterhold.GrantRevoked: {"grant_key": "order"},
+    meterhold.SourceMismatch: {"field": "expected_source.store_id", "original": "shop"},
     meterhold.ServerError: {"error_id": "5f0c"},
 }
 
@@ -279,7 +367,7 @@ def test_every_reason_can_be_sent(stub: Stub, reason: str) -> None:
     with pytest.raises(error) as failed:
         stub.client(timeout_seconds=0.02).settle("alice", 60, reservation_id="job")
     assert type(failed.value) is error
-    assert (failed.value.reason, failed.value.code) == (reason, CODES[reason].name)
+    assert (failed.value.reason, failed.value.code) == (reason, _failures.CODES[reason].name)
     assert failed.value.applied == ("UNKNOWN" if reason == "OUTCOME_UNKNOWN" else "NO")
     assert str(failed.value) == "no"
     assert {name: getattr(failed.value, name) for name in numbers} == numbers

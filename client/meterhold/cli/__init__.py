@@ -17,7 +17,7 @@ def main() -> int:
     try:
         from meterhold.cli.application import app
     except ModuleNotFoundError as missing:
-        if missing.name not in _EXTRA:
+        if (missing.name or "").partition(".")[0] not in _EXTRA:
             raise
         sys.stderr.write("the command line needs: pip install 'meterhold[cli]'\n")
         return 2

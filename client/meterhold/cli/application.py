@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from meterhold.cli import changing, configuration, reading, top
+from meterhold.cli import (
+    auditing,
+    changing,
+    configuration,
+    reading,
+    reports,
+    reversing,
+    terms,
+    top,
+)
 from meterhold.cli.exit_codes import ExitCode
 from meterhold.cli.running import before_the_command
 from meterhold.cli.settings import CONFIG_VARIABLE, KNOWN, PROFILE_VARIABLE
@@ -62,6 +71,9 @@ _PANELS = {
         reading.lots,
         reading.account,
         reading.accounts,
+        reports.stats,
+        reports.spend,
+        auditing.verify,
         top.top,
     ),
     "Change": (
@@ -71,7 +83,12 @@ _PANELS = {
         changing.settle,
         changing.release,
         changing.extend,
-        changing.configure,
+        reversing.refund,
+        reversing.revoke,
+        reversing.reinstate,
+        terms.configure,
+        terms.defaults,
+        auditing.rebuild,
     ),
     "Set up": (configuration.config,),
 }

@@ -13,17 +13,20 @@ from meterhold.cli.options import (
     Amount,
     Category,
     DebitOverage,
+    EffectiveTime,
     Expiry,
     Labels,
     Model,
     OnExpiryOption,
     Priority,
     Provider,
+    Reason,
     ReservationId,
     SettleOverage,
     Tokens,
     Ttl,
     Unit,
+    amount_option,
     key_option,
     labels_of,
     usage_of,
@@ -32,19 +35,16 @@ from meterhold.cli.running import command
 from meterhold.cli.session import Session
 
 
-def _amount(help_text: str) -> Any:
-    return typer.Option(metavar="AMOUNT", help=help_text, show_default=False)
-
-
 @command
 def grant(
     session: Session,
     account: Account,
     amount: Amount,
     key: Annotated[str, key_option("Names the grant: with it, it is made once.")],
-    reason: Annotated[str, typer.Option(help="For people.", show_default=False)] = "",
+    reason: Reason = "",
     category: Category = None,
     priority: Priority = None,
+    effective_time: EffectiveTime = None,
     expires: Expiry = None,
     label: Labels = None,
     legacy_key: Annotated[
@@ -57,8 +57,8 @@ def grant(
     labels = labels_of(label)
     with session.client() as client:
         session.will_change()
-        if expires:  # a length from now would be another time when the command is run again
-            session.repeat_also_with("--expires", times.iso(expires))
+        session.repeat_at("--effective-time", effective_time)
+        session.repeat_at("--expires", expires)
         done = client.grant_once(
             account,
             amount_micros,
@@ -68,15 +68,20 @@ def grant(
             reason=reason,
             category=category,
             priority=priority,
+            effective_time=effective_time,
             expire_time=expires,
             labels=labels,
         )
-    shown = session.shown(done.entry.amount_micros)
+    entry = done.entry  # none as long as the grant is pending
+    shown = session.shown(entry.amount_micros if entry else amount_micros)
+    effective = times.shown(effective_time) if effective_time and done.pending else ""
     rows = [
-        ("entry", str(done.entry.seq)),
-        ("key", done.entry.key),
+        ("entry", str(entry.seq) if entry else ""),
+        ("key", entry.key if entry else key),
+        ("effective", effective),
         ("expires", times.shown(expires) if expires and not done.replayed else ""),
         ("debt repaid", session.shown(done.debt_repaid_micros) if done.debt_repaid_micros else ""),
+        ("revoked", session.shown(done.revoked_micros) if done.revoked_micros else ""),
         ("available", session.shown(done.balance.available_micros)),
     ]
     first_time = f"Granted {shown}."
@@ -140,10 +145,10 @@ def reserve(
     id_: Annotated[str | None, key_option("Names the hold; a fresh one if unset.", "--id")] = None,
     ttl: Ttl = None,
     min_amount: Annotated[
-        str | None, _amount("Hold less if that is all there is, but at least this.")
+        str | None, amount_option("Hold less if that is all there is, but at least this.")
     ] = None,
     min_available: Annotated[
-        str | None, _amount("Refuse if less than this is available before.")
+        str | None, amount_option("Refuse if less than this is available before.")
     ] = None,
     on_expiry: OnExpiryOption = None,
     label: Labels = None,
@@ -272,7 +277,7 @@ def extend(
     account: Account,
     reservation_id: ReservationId,
     ttl: Ttl = None,
-    add: Annotated[str | None, _amount("Hold so much more.")] = None,
+    add: Annotated[str | None, amount_option("Hold so much more.")] = None,
     on_expiry: OnExpiryOption = None,
     extend_id: Annotated[
         str | None, key_option("Names the extension; with --add, a fresh one if unset.")
@@ -307,40 +312,3 @@ def extend(
             ]
         ),
     )
-
-
-@command
-def configure(
-    session: Session,
-    account: Account,
-    credit_limit: Annotated[str | None, _amount("How far below zero charges may go.")] = None,
-    holds_use_credit: Annotated[
-        bool | None,
-        typer.Option(
-            "--holds-use-credit/--holds-without-credit",
-            help="Whether holds may use the limit, too.",
-            show_default=False,
-        ),
-    ] = None,
-    frozen: Annotated[
-        bool | None,
-        typer.Option(
-            "--freeze/--thaw", help="Take no new work and no credits.", show_default=False
-        ),
-    ] = None,
-    unit: Unit = "",
-) -> None:
-    """Set what an account may do; what no option names stays as it is."""
-    if credit_limit is None and holds_use_credit is None and frozen is None:
-        raise UsageError("give at least one of --credit-limit, --holds-use-credit and --freeze")
-    credit_limit_micros = None if credit_limit is None else session.amount(credit_limit)
-    with session.client() as client:
-        session.will_change()
-        done = client.configure_account(
-            account,
-            unit=unit,
-            credit_limit_micros=credit_limit_micros,
-            holds_use_credit=holds_use_credit,
-            frozen=frozen,
-        )
-    session.show(done, tables.account(done, session.shown))

@@ -25,9 +25,10 @@ class ExitCode(IntEnum):
     USAGE = 2, "wrong use: an option, an amount, a setting or a field of the request"
     INSUFFICIENT_CREDITS = 3, "refused: not enough credits"
     REFUSED = 4, "refused for another reason: see the message"
-    NOT_FOUND = 5, "no such reservation or entry"
+    NOT_FOUND = 5, "no such reservation, entry or grant"
     UNAVAILABLE = 6, "not done, the server is away or busy: try again"
     OUTCOME_UNKNOWN = 7, "may be done or not: repeat it with the same key, as the message says"
+    UNSOUND = 8, "the books of the account are wrong: see the differences"
     INTERRUPTED = 130, "Ctrl-C; a command that changes something may be done or not, as with 7"
 
 

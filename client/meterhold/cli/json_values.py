@@ -14,12 +14,12 @@ from meterhold.cli import times
 def plain(value: Any) -> Any:
     """Turn a result of the client into what JSON has.
 
-    Of a balance the lots are left out: they are there only if they are asked for.
+    Of a balance all lots are left out: they are there only if they are asked for.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         if isinstance(value, Balance):
-            names.remove("lots")
+            names = [name for name in names if name not in ("lots", "pending")]
         return {name: _field(getattr(value, name)) for name in names}
     if isinstance(value, datetime):
         return times.iso(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated
 
 import typer
@@ -12,12 +12,16 @@ from meterhold.cli import json_values, tables
 from meterhold.cli.exit_codes import UsageError
 from meterhold.cli.options import (
     Account,
+    HavingLabels,
     Kinds,
     Limit,
     ReservationId,
     Seq,
+    Since,
     States,
     Unit,
+    Until,
+    labels_of,
 )
 from meterhold.cli.running import command
 from meterhold.cli.session import Session
@@ -25,7 +29,9 @@ from meterhold.cli.session import Session
 _LIMIT = 50
 _PAGE_SIZE_MAX = 1000
 
-_Lots = Annotated[bool, typer.Option("--lots", help="Also the lots that have credits left.")]
+_Lots = Annotated[
+    bool, typer.Option("--lots", help="Also the lots with credits left and pending grants.")
+]
 _OldestFirst = Annotated[bool, typer.Option("--oldest-first", help="From the first one on.")]
 _All = Annotated[bool, typer.Option("--all", help="All of them, instead of a --limit.")]
 _Spent = Annotated[bool, typer.Option("--spent", help="Also those with nothing left.")]
@@ -34,6 +40,9 @@ _DebitKey = Annotated[
 ]
 _GrantKey = Annotated[
     str | None, typer.Option(metavar="KEY", help="By the --key of a grant.", show_default=False)
+]
+_RefundKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="By the --key of a refund.", show_default=False)
 ]
 
 
@@ -46,7 +55,10 @@ def balance(session: Session, account: Account, lots: _Lots = False, unit: Unit 
     parts: list[RenderableType] = [tables.balance(account, unit, found, session.shown)]
     if lots:
         value["lots"] = json_values.plain(found.lots)
+        value["pending"] = json_values.plain(found.pending)
         parts += ["", tables.lots(found.lots, session.shown)]
+    if lots and found.pending:
+        parts += ["", tables.lots(found.pending, session.shown)]
     session.show(value, *parts)
 
 
@@ -55,17 +67,24 @@ def entries(
     session: Session,
     account: Account,
     kind: Kinds = None,
+    since: Since = None,
+    until: Until = None,
+    label: HavingLabels = None,
     oldest_first: _OldestFirst = False,
     limit: Limit = _LIMIT,
     all_: _All = False,
     unit: Unit = "",
 ) -> None:
     """List the ledger of an account, newest first."""
+    labels = labels_of(label)
     with session.client() as client:
         found = client.list_entries(
             account,
             unit=unit,
             kinds=kind or (),
+            start_time=since,
+            end_time=until,
+            labels=labels,
             oldest_first=oldest_first,
             page_size=_page_size(limit, everything=all_),
         )
@@ -79,14 +98,20 @@ def entry(
     seq: Seq = None,
     debit_key: _DebitKey = None,
     grant_key: _GrantKey = None,
+    refund_key: _RefundKey = None,
     unit: Unit = "",
 ) -> None:
     """Show one entry of the ledger."""
-    if sum(given is not None for given in (seq, debit_key, grant_key)) != 1:
-        raise UsageError("give exactly one of --seq, --debit-key and --grant-key")
+    if sum(given is not None for given in (seq, debit_key, grant_key, refund_key)) != 1:
+        raise UsageError("give exactly one of --seq, --debit-key, --grant-key and --refund-key")
     with session.client() as client:
         found = client.get_entry(
-            account, unit=unit, seq=seq, debit_key=debit_key, grant_key=grant_key
+            account,
+            unit=unit,
+            seq=seq,
+            debit_key=debit_key,
+            grant_key=grant_key,
+            refund_key=refund_key,
         )
     session.show(found, tables.entry(found, session.shown))
 
@@ -120,10 +145,11 @@ def reservation(
 
 @command
 def lots(session: Session, account: Account, spent: _Spent = False, unit: Unit = "") -> None:
-    """List what grants have put in and what is left of it, newest first."""
+    """List what grants have put in and what is left of it, newest first; pending ones before."""
     with session.client() as client:
+        pending = client.balance(account, unit=unit, include_lots=True).pending
         found = client.list_lots(account, unit=unit, include_spent=spent, page_size=_PAGE_SIZE_MAX)
-        session.show_all(found, tables.lots)
+        session.show_all(chain(reversed(pending), found), tables.lots)
 
 
 @command
@@ -137,7 +163,7 @@ def account(session: Session, account: Account, unit: Unit = "") -> None:
 @command
 def accounts(
     session: Session,
-    prefix: Annotated[str, typer.Argument(metavar="[PREFIX]", help="Ids begin with it.")] = "",
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Ids begin with it.")] = "",
     limit: Limit = _LIMIT,
     all_: _All = False,
 ) -> None:

@@ -7,13 +7,14 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import typer
 from rich.console import Console, RenderableType
 
 import meterhold
-from meterhold.cli import amounts, connection, json_values
+from meterhold.cli import amounts, connection, json_values, times
 from meterhold.cli.options import Flags
 from meterhold.cli.settings import Settings, resolve
 
@@ -81,6 +82,11 @@ class Session:
     def repeat_also_with(self, option: str, value: str) -> None:
         """Note what the same command line needs, to ask for the very same change again."""
         self.repeat_with = f"{self.repeat_with or ''} {option} {value}".strip()
+
+    def repeat_at(self, option: str, instant: datetime | None) -> None:
+        """Note an instant that may be given as a length from now: later it would be another."""
+        if instant is not None:
+            self.repeat_also_with(option, times.iso(instant))
 
     def key(self, option: str, given: str | None) -> str:
         """The key of a change: the given one, or a fresh one, which is noted."""

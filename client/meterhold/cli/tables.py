@@ -8,10 +8,25 @@ from dataclasses import asdict
 from typing import Any
 
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from meterhold import Account, Balance, Entry, Lot, Reservation
+from meterhold import (
+    Account,
+    Allowance,
+    AllowancePeriod,
+    Balance,
+    Defaults,
+    Difference,
+    Entry,
+    Label,
+    Lot,
+    Reservation,
+    SpendDimension,
+    SpendReport,
+    Stats,
+)
 from meterhold.cli import times
 
 Shown = Callable[[int], str]
@@ -61,7 +76,7 @@ def listing(
 def balance(account: str, unit: str, found: Balance, shown: Shown) -> Text:
     """The numbers of an account, without those that most accounts do not have."""
     always = ("available", "held", "remaining", "granted", "spent")
-    others = ("expired", "revoked", "refunded", "debt", "credit_limit")
+    others = ("expired", "revoked", "refunded", "debt", "credit_limit", "pending")
     amounts = {name: getattr(found, f"{name}_micros") for name in (*always, *others)}
     lines = {name: shown(micros) for name, micros in amounts.items() if micros or name in always}
     width = max(map(len, lines.values()))
@@ -79,9 +94,88 @@ def account(found: Account, shown: Shown) -> Text:
     may = [
         ("holds use credit", "yes" if found.holds_use_credit else ""),
         ("frozen", "yes" if found.frozen else ""),
+        ("allowance", _allowance(found.allowance, shown) if found.allowance else ""),
+        ("renewed", times.shown(found.refill_time) if found.refill_time else ""),
         ("created", times.shown(found.create_time) if found.create_time else "no such account"),
     ]
     return Text("\n").join([balance(found.account, found.unit, found.balance, shown), facts(may)])
+
+
+def defaults(found: Defaults, shown: Shown) -> Text:
+    """What accounts get when they are created."""
+    signup = ""
+    if found.signup_grant is not None:
+        lifetime = found.signup_grant.lifetime
+        expires = f", expires after {times.length_text(lifetime)}" if lifetime else ""
+        signup = f"{shown(found.signup_grant.amount_micros)}{expires}"
+    return facts(
+        [
+            ("unit", found.unit or "credits"),
+            ("signup grant", signup or "none"),
+            ("allowance", _allowance(found.allowance, shown) if found.allowance else "none"),
+        ]
+    )
+
+
+def _allowance(found: Allowance, shown: Shown) -> str:
+    if found.period is AllowancePeriod.OFF:
+        return "off"
+    anchor = f", from {times.shown(found.anchor_time)}" if found.anchor_time else ""
+    priority = "" if found.priority is None else f", priority {found.priority}"
+    return f"{shown(found.amount_micros)} {found.period.lower()}{anchor}{priority}"
+
+
+def stats(found: Stats, shown: Shown) -> Text:
+    """The sums of all accounts of a unit."""
+    totals = ("granted", "spent", "refunded", "expired", "revoked")
+    now = ("outstanding", "held", "debt", "pending")
+    lines = {name: shown(getattr(found, f"{name}_micros")) for name in (*totals, *now)}
+    width = max(map(len, lines.values()))
+    return facts(
+        [
+            ("unit", found.unit),
+            ("accounts", str(found.account_count).rjust(width)),
+            *((name, text.rjust(width)) for name, text in lines.items()),
+            ("time", times.shown(found.read_time)),
+        ]
+    )
+
+
+def spend(
+    found: SpendReport, groups: Sequence[SpendDimension | Label], shown: Shown
+) -> list[RenderableType]:
+    """The groups, their total, and how many there are more."""
+    names = [by.key if isinstance(by, Label) else by.lower() for by in groups]
+    total = ("total", *[""] * (len(names) - 1)) if names else ()
+    rows = [(row.values, row) for row in found.rows] if names else []
+    parts: list[RenderableType] = [
+        listing(
+            (*names, ">charged", ">refunded", ">charges"),
+            (
+                (
+                    *values,
+                    shown(row.charged_micros),
+                    shown(row.refunded_micros),
+                    str(row.charge_count),
+                )
+                for values, row in [*rows, (total, found.total)]
+            ),
+        )
+    ]
+    more = found.group_count - len(rows)
+    if names and more > 0:
+        parts.append(f"{more} more; --limit shows them")
+    return parts
+
+
+def differences(found: Iterable[Difference], shown: Shown) -> Table:
+    return listing(
+        ("what", ">stored", ">expected", ""),
+        (
+            (one.what, shown(one.stored_micros), shown(one.expected_micros), one.description)
+            for one in found
+        ),
+    )
 
 
 def accounts(found: Iterable[Account], shown: Shown) -> Table:
@@ -176,22 +270,31 @@ def reservation(found: Reservation, shown: Shown) -> Text:
 
 
 def lots(found: Iterable[Lot], shown: Shown) -> Table:
+    """Lots, and with a column of their own grants that are pending, which have no number yet."""
+    every = list(found)
+    pending = any(one.effective_time for one in every)
+    headings = (">seq", ">granted", ">available", ">held", "category", ">priority", "expires")
     return listing(
-        (">seq", ">granted", ">available", ">held", "category", ">priority", "expires", "key"),
+        (*headings, *(["effective"] if pending else []), "key"),
         (
             (
-                str(one.seq),
+                str(one.seq or ""),
                 shown(one.granted_micros),
                 shown(one.available_micros),
                 shown(one.held_micros),
                 one.category,
                 str(one.priority),
                 times.shown(one.expire_time) if one.expire_time else "never",
+                *([_effective(one)] if pending else []),
                 one.idempotency_key,
             )
-            for one in found
+            for one in every
         ),
     )
+
+
+def _effective(one: Lot) -> str:
+    return times.shown(one.effective_time) if one.effective_time else ""
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -28,16 +28,31 @@ def parse_duration(text: str) -> timedelta:
 
 def parse_instant(text: str, now: datetime) -> datetime:
     """Answer the aware instant that `text` says: ISO 8601 with a zone, or a length from `now`."""
-    if _DURATION.fullmatch(text):
-        try:
-            return now + parse_duration(text)
-        except OverflowError:
-            raise UsageError(f"{text!r} from now is past the year 9999") from None
+    if not _DURATION.fullmatch(text):
+        return _parse_iso(text, "from now")
+    try:
+        return now + parse_duration(text)
+    except OverflowError:
+        raise UsageError(f"{text!r} from now is past the year 9999") from None
+
+
+def parse_past(text: str, now: datetime) -> datetime:
+    """Answer the aware instant that `text` says: ISO 8601 with a zone, or a length before `now`."""
+    if not _DURATION.fullmatch(text):
+        return _parse_iso(text, "before now")
+    try:
+        return now - parse_duration(text)
+    except OverflowError:
+        raise UsageError(f"{text!r} before now is before the year 1") from None
+
+
+def _parse_iso(text: str, a_length: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is not a time: write 2030-01-31T00:00:00Z, or a length from now such as 30d"
+            f"{text!r} is not a time: write 2030-01-31T00:00:00Z, or a length {a_length} such as "
+            "30d"
         ) from None
     if instant.utcoffset() is None:
         raise UsageError(f"{text!r} has no time zone: add Z for UTC, or an offset such as +02:00")
@@ -59,6 +74,18 @@ def seconds_text(length: timedelta) -> str:
     seconds, micros = divmod(length // timedelta(microseconds=1), 1_000_000)
     fraction = f".{micros:06}".rstrip("0") if micros else ""
     return f"{seconds}{fraction}s"
+
+
+def length_text(length: timedelta) -> str:
+    """Write a length for people, such as `30d` or `1h30m`; `parse_duration` reads whole seconds."""
+    seconds = length // timedelta(seconds=1)
+    if not seconds or length % timedelta(seconds=1):
+        return seconds_text(length)
+    parts = []
+    for unit in "dhms":
+        number, seconds = divmod(seconds, _SECONDS[unit])
+        parts += [f"{number}{unit}"] if number else []
+    return "".join(parts)
 
 
 def left_text(length: timedelta) -> str:

@@ -35,14 +35,17 @@ _UNWRAPPED = {
     "get_entry": "entry",
     "configure_account": "account",
     "get_account": "account",
+    "configure_defaults": "defaults",
+    "get_defaults": "defaults",
 }
 
-# What a server never contradicts: the field that is left out follows from `replayed`.
-_STATUS = ("status", {False: DebitStatus.DEBITED, True: DebitStatus.REPLAYED})
-_FOLLOWS: dict[str, tuple[str, Mapping[bool, object]]] = {
-    "reserve": ("created", {False: True, True: False}),
+# What a server never contradicts: a field that is left out follows from another.
+_STATUS = ("status", "replayed", {False: DebitStatus.DEBITED, True: DebitStatus.REPLAYED})
+_FOLLOWS: dict[str, tuple[str, str, Mapping[bool, object]]] = {
+    "reserve": ("created", "replayed", {False: True, True: False}),
     "debit": _STATUS,
     "debit_once": _STATUS,
+    "grant_once": ("entry", "pending", {False: {}, True: None}),
 }
 
 
@@ -54,8 +57,8 @@ def response(call: str, fields: Mapping[str, Any]) -> Message:
     """
     message: Message = GetMessageClass(METHODS[call].output_type)()
     if follows := _FOLLOWS.get(call):
-        name, by_replayed = follows
-        fields = {name: by_replayed[bool(fields.get("replayed"))], **fields}
+        name, other, by_other = follows
+        fields = {name: by_other[bool(fields.get(other))], **fields}
     if inner := _UNWRAPPED.get(call):
         # An account has a field `account` of its own, which is not the one around it.
         beside = set(_fields(message)) - set(_fields(getattr(message, inner)))
@@ -83,6 +86,8 @@ def _set(message: Message, field: FieldDescriptor, value: Any) -> None:
     there = getattr(message, field.name)
     if field.enum_type is not None:
         setattr(message, field.name, _number(field, value))
+    elif field.message_type is None and field.is_repeated:
+        there.extend(value)
     elif field.message_type is None:
         setattr(message, field.name, value)
     elif field.message_type.GetOptions().map_entry:

@@ -66,7 +66,8 @@ class Stub(InProcess):
 
         `fields` are those of what the method answers, with the same kinds of values; a result in
         another, such as `balance`, may be a dict. Those left out are 0, empty or UNKNOWN, and times
-        1970; but `created` and `status` follow from `replayed`. A list is one page:
+        1970; but `created` and `status` follow from `replayed`, and a grant has an entry unless it
+        is `pending`. A list is one page:
         `stub.answers("list_lots", lots=[{"seq": 1}])`. With `always` it is the answer whenever
         nothing else is scripted.
 

@@ -87,6 +87,14 @@ def contended() -> Failure:
     )
 
 
+def read_too_long() -> Failure:
+    return Failure(
+        FailureReason.DEADLINE_PASSED,
+        "the read took longer than the database lets one take; ask for less, such as one account "
+        "or a shorter range of time",
+    )
+
+
 def internal(error_id: str) -> Failure:
     return Failure(
         FailureReason.INTERNAL, "a bug in the server; nothing was written", error_id=error_id

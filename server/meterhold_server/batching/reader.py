@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
@@ -17,19 +18,26 @@ from meterhold_server.storage.exchange import Connection
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_READ_SECONDS = 0.0005
-"""About what a read takes; for the advice when to come back."""
-
 READ_SECONDS_MAX = 15.0
-"""When a read is given up whose line fell silent. The database itself ends a long one sooner."""
+"""When a read is given up that has no thread yet, or whose line fell silent.
+
+The database itself ends a long one sooner.
+"""
 
 
 class Reader:
     """Runs reads of `storage` off the event loop. One that lost its connection is tried again."""
 
     def __init__(
-        self, database_url: str, *, threads: int = 2, waiting_reads_max: int = 1000
+        self,
+        database_url: str,
+        *,
+        threads: int = 2,
+        waiting_reads_max: int = 1000,
+        read_seconds: float = 0.0005,
     ) -> None:
+        """`read_seconds` is about what a read takes, for the advice when to come back."""
+        self._read_seconds = read_seconds
         self._database_url = database_url
         self._waiting = 0
         self._waiting_reads_max = waiting_reads_max
@@ -45,13 +53,13 @@ class Reader:
     ) -> _T:
         """Call `read(connection, …)` in a thread.
 
-        Raises Failure if the database is away, or at once if too many reads wait already.
+        Raises Failure if the database is away, if the read takes longer than the database lets it,
+        or at once if too many reads wait already.
         """
         if self._waiting >= self._waiting_reads_max:
-            raise failures.overloaded(self._waiting, self._waiting * _READ_SECONDS)
+            raise failures.overloaded(self._waiting, self._waiting * self._read_seconds)
         loop = asyncio.get_running_loop()
-        under_way = _Read()
-        alarm = loop.call_later(READ_SECONDS_MAX, under_way.give_up)
+        under_way = _Read(loop)
         self._waiting += 1
         try:
             return await loop.run_in_executor(
@@ -62,7 +70,7 @@ class Reader:
             self._waiting -= 1
             # When the caller was cancelled, the thread goes on, and may need it.
             if under_way.ended:
-                alarm.cancel()
+                under_way.alarm.cancel()
 
     async def close(self) -> None:
         """Let running reads end, then close the connections."""
@@ -72,16 +80,21 @@ class Reader:
 
     def _read(self, under_way: _Read, read: Callable[[Connection], _T]) -> _T:
         try:
+            if under_way.given_up:
+                raise failures.overloaded(self._waiting, self._waiting * self._read_seconds)
+            under_way.begun = time.monotonic()
             for last in (False, True):
                 if under_way.given_up:
                     raise failures.database_unavailable()
                 try:
                     under_way.connection = self._connected()
                     return read(under_way.connection)
+                except psycopg.errors.QueryCanceled as error:
+                    self._drop_connection()
+                    raise failures.read_too_long() from error
                 except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                     self._drop_connection()
-                    too_long = under_way.given_up or isinstance(error, psycopg.errors.QueryCanceled)
-                    if last or too_long:
+                    if last or under_way.given_up:
                         raise failures.database_unavailable() from error
         finally:
             under_way.ended = True
@@ -103,14 +116,25 @@ class Reader:
 
 
 class _Read:
-    """A read under way, which the event loop gives up when its thread waits for too long."""
+    """A read under way, which the event loop gives up when its thread waits for too long.
 
-    def __init__(self) -> None:
+    One that waits as long for a thread is given up too. Once begun it has all of its time.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.connection: Connection | None = None
+        self.begun: float | None = None
         self.ended = False
         self.given_up = False
+        self._loop = loop
+        self.alarm = loop.call_later(READ_SECONDS_MAX, self._give_up)
 
-    def give_up(self) -> None:
+    def _give_up(self) -> None:
+        if self.begun is not None:
+            left = self.begun + READ_SECONDS_MAX - time.monotonic()
+            if left > 0:
+                self.alarm = self._loop.call_later(left, self._give_up)
+                return
         self.given_up = True
         if self.connection is not None and not self.ended:
             sever(self.connection)

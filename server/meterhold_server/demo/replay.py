@@ -82,6 +82,7 @@ class Replay:
                 name, wallet.paid_micros, idempotency_key=f"{name}-paid", reason="prepaid"
             ),
         )
+        assert paid.entry is not None  # It is effective at once.
         # By the clock of the database, which may be another machine's.
         expire_time = paid.entry.create_time + self._workload.welcome_ttl
         await self._answer(

@@ -80,7 +80,7 @@ class AdminServicer(AdminServiceServicer):
         self, request: pb.GetDefaultsRequest, context: Context
     ) -> pb.GetDefaultsResponse:
         fields = Fields()
-        key = DefaultsKey(self._service.caller.namespace, requests.unit_of(fields, request.unit))
+        key = DefaultsKey(self._service.caller.namespace, requests.unit_of(fields, request))
         fields.done()
         found = await self._service.reader.run(pages.read_defaults, key)
         return pb.GetDefaultsResponse(defaults=terms.defaults_message(found or Defaults(key)))

@@ -78,11 +78,14 @@ class Caller(NamedTuple):
     rules: Rules
 
 
-class _OfAccount(Protocol):
-    @property
-    def account(self) -> str: ...
+class _OfUnit(Protocol):
     @property
     def unit(self) -> str: ...
+
+
+class _OfAccount(_OfUnit, Protocol):
+    @property
+    def account(self) -> str: ...
 
 
 class _OfReservation(_OfAccount, Protocol):
@@ -90,17 +93,19 @@ class _OfReservation(_OfAccount, Protocol):
     def reservation_id(self) -> str: ...
 
 
-def account_key(fields: Fields, request: _OfAccount, caller: Caller) -> AccountKey:
+def account_key(
+    fields: Fields, request: _OfAccount, caller: Caller, *, required: bool = True
+) -> AccountKey:
     """The account that a request names, in the namespace of its caller."""
     return AccountKey(
         caller.namespace,
-        fields.text("account", request.account, ACCOUNT_CHARACTERS_MAX),
-        unit_of(fields, request.unit),
+        fields.text("account", request.account, ACCOUNT_CHARACTERS_MAX, required=required),
+        unit_of(fields, request),
     )
 
 
-def unit_of(fields: Fields, unit: str) -> str:
-    return fields.text("unit", unit, UNIT_CHARACTERS_MAX, required=False) or UNIT_DEFAULT
+def unit_of(fields: Fields, request: _OfUnit) -> str:
+    return fields.text("unit", request.unit, UNIT_CHARACTERS_MAX, required=False) or UNIT_DEFAULT
 
 
 def reservation_id(fields: Fields, request: _OfReservation) -> str:
@@ -317,7 +322,7 @@ def configure_defaults(
     request: admin_pb.ConfigureDefaultsRequest, caller: Caller
 ) -> ConfigureDefaults:
     fields = Fields()
-    operation = ConfigureDefaults(AccountKey(caller.namespace, "", unit_of(fields, request.unit)))
+    operation = ConfigureDefaults(AccountKey(caller.namespace, "", unit_of(fields, request)))
     if request.HasField("signup_grant"):
         signup = request.signup_grant
         operation.signup_micros = fields.amount("signup_grant.amount_micros", signup.amount_micros)

@@ -10,6 +10,7 @@ from google.protobuf.struct_pb2 import Struct
 from meterhold.v1 import admin_service_pb2 as admin_pb
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1 import types_pb2
+from meterhold_server.core.descriptions import description
 from meterhold_server.core.landing import coming_micros
 from meterhold_server.core.model import (
     EMPTY_BALANCE,
@@ -111,6 +112,7 @@ def entry(of: Entry) -> types_pb2.Entry:
         key=of.key,
         related_seq=of.related_seq,
         reason=of.reason,
+        description=description(of.kind, of.amount_micros),
     )
     if of.labels:
         message.labels.update(of.labels)

@@ -37,6 +37,7 @@ class Service(NamedTuple):
     engine: Engine
     reader: Reader
     caller: Caller
+    reports: Reader
 
     async def submit(self, operation: Operation, context: Context) -> Outcome:
         """Carry an operation out, on the account that it belongs to.

@@ -145,6 +145,13 @@ class Fields:
         """The instant of a field of the message; None if it is unset."""
         return self.time(field, getattr(message, field)) if message.HasField(field) else None
 
+    def time_range(self, request: Message) -> tuple[datetime | None, datetime | None]:
+        """The `start_time` and `end_time` of a request; None for one that is not set."""
+        start, end = (self.optional_time(name, request) for name in ("start_time", "end_time"))
+        if start and end and end < start:
+            self.wrong("end_time", "is before start_time")
+        return start, end
+
     def labels(self, field: str, value: Mapping[str, str]) -> dict[str, str] | None:
         if not value:
             return None

@@ -1,4 +1,4 @@
-"""Reads: one account, and keyset pages of its ledger, reservations and lots.
+"""Reads: one account, one entry, and keyset pages of reservations, lots and accounts.
 
 A page is found by the key after which it begins, never by counting: its cost does not depend on how
 much came before. Reads take no locks and see one snapshot per statement.
@@ -35,9 +35,9 @@ from meterhold_server.core.model import (
     Defaults,
     DefaultsKey,
     Entry,
-    EntryKind,
     Lot,
     PendingGrant,
+    PendingState,
     Reservation,
     ReservationState,
 )
@@ -112,13 +112,29 @@ _RESERVATION: Final = compiled(
 _ENTRY: Final = compiled(
     select(entry).where(_of(entry), entry.c.seq == bindparam("seq", type_=entry.c.seq.type))
 )
+# The claim of a grant that was pending names that grant, and not the entry that it has become.
+_LANDED_SEQ: Final = (
+    select(pending_grant.c.entry_seq)
+    .where(
+        pending_grant.c.account_id == claim.c.account_id,
+        pending_grant.c.idempotency_key == text("claim.answer ->> 'pending_key'"),
+        text(f"pending_grant.state = '{PendingState.LANDED}'"),
+    )
+    .scalar_subquery()
+)
 _ENTRY_BY_KEY: Final = compiled(
     select(entry)
     .select_from(claim)
-    .join(entry, and_(entry.c.account_id == claim.c.account_id, entry.c.seq == claim.c.entry_seq))
+    .join(
+        entry,
+        and_(
+            entry.c.account_id == claim.c.account_id,
+            entry.c.seq == func.coalesce(claim.c.entry_seq, _LANDED_SEQ),
+        ),
+    )
     .where(
         claim.c.namespace == bindparam("namespace", type_=SqlText),
-        claim.c.kind == bindparam("kind", type_=SqlText),
+        claim.c.kind == func.any(cast(bindparam("kinds"), ARRAY(SqlText))),
         claim.c.key == bindparam("key", type_=SqlText),
         _of(entry),
     )
@@ -197,10 +213,18 @@ def read_entry(connection: Connection, account_id: str, seq: int) -> Entry | Non
 
 
 def read_entry_by_key(
-    connection: Connection, namespace: str, kind: ClaimKind, key: str, account_id: str
+    connection: Connection, namespace: str, kinds: Sequence[ClaimKind], key: str, account_id: str
 ) -> Entry | None:
-    """The entry that a key of the namespace made, if it made it in this account."""
-    wanted = {"namespace": namespace, "kind": kind.value, "key": key, "account_id": account_id}
+    """The entry that a key of the namespace made, as one of some kinds, if in this account.
+
+    A grant that was pending is found once it has landed.
+    """
+    wanted = {
+        "namespace": namespace,
+        "kinds": [kind.value for kind in kinds],
+        "key": key,
+        "account_id": account_id,
+    }
     row = connection.execute(_ENTRY_BY_KEY, wanted, prepare=True).fetchone()
     return entry_from(row) if row else None
 
@@ -219,26 +243,6 @@ def read_capture_seq(
     }
     row = connection.execute(_CAPTURE_SEQ, wanted, prepare=True).fetchone()
     return row[0] if row else None
-
-
-def page_of_entries(
-    connection: Connection,
-    account_id: str,
-    *,
-    kinds: Sequence[EntryKind],
-    oldest_first: bool,
-    after_seq: int | None,
-    limit: int,
-) -> list[Entry]:
-    """Up to `limit` entries of some kinds (none = all), from the one after `after_seq` on."""
-    query = _page("entry", ("seq",), "kind", bool(kinds), not oldest_first, after_seq is not None)
-    wanted = {
-        "account_id": account_id,
-        "seq": after_seq,
-        "values": [kind.value for kind in kinds],
-        "limit": limit,
-    }
-    return [entry_from(row) for row in connection.execute(query, wanted).fetchall()]
 
 
 def page_of_reservations(
@@ -314,7 +318,7 @@ def _page(
 
     A `filtered` column without values is a boolean one that must be true.
     """
-    table = {"entry": entry, "reservation": reservation, "lot": lot}[table_name]
+    table = {"reservation": reservation, "lot": lot}[table_name]
     columns: list[Column[Any]] = [table.c[name] for name in key]
     query: Select[Any] = select(table).where(_of(table))
     if table is reservation:

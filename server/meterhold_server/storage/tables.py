@@ -36,7 +36,7 @@ from meterhold_server.core.model import (
     ReservationState,
 )
 
-REVISION = "0017"
+REVISION = "0019"
 """The migration that the code needs; a server refuses a database at any other."""
 
 APPLICATION_ROLE = "meterhold_app"
@@ -44,6 +44,12 @@ APPLICATION_ROLE = "meterhold_app"
 
 PAGED_RESERVATIONS = "create_time > '-infinity'::timestamptz"
 """True of every reservation. A query must say it to be answered by the index of pages."""
+
+RARE_KINDS = "kind NOT IN ('DEBIT', 'CAPTURE')"
+"""True of entries of all kinds but the two that most entries are.
+
+A query must say it to be answered by the index of the others, which those two never touch.
+"""
 
 metadata = MetaData(
     naming_convention={
@@ -331,6 +337,19 @@ entry = Table(
         name="sign",
     ),
     _one_of("kind", EntryKind),
+    Index(
+        "ix_entry_create_time",
+        "create_time",
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on"},
+    ),
+    Index(
+        "ix_entry_rare_kinds",
+        "account_id",
+        "kind",
+        "seq",
+        postgresql_where=text(RARE_KINDS),
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""The reader's twin: each read of `storage.pages` has a namesake here that looks into memory."""
+"""The reader's twin: each read of `storage` has a namesake here that looks into memory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from meterhold_server.core.model import (
+    Account,
     Allowance,
+    Claim,
     ClaimKey,
     ClaimKind,
     Defaults,
     DefaultsKey,
     Entry,
-    EntryKind,
     Lot,
     PendingGrant,
     PendingState,
@@ -21,7 +22,10 @@ from meterhold_server.core.model import (
     ReservationState,
 )
 from meterhold_server.core.operations import capture_key
+from meterhold_server.storage.entry_pages import EntryFilter, EntryPage
 from meterhold_server.storage.pages import LOTS_WITH_BALANCE_MAX, AccountRead
+from meterhold_server.storage.reports import SpendQuery, SpendReport, Stats
+from meterhold_server.testing import reports
 from meterhold_server.testing.engine import MemoryEngine
 
 _T = TypeVar("_T")
@@ -66,10 +70,13 @@ class MemoryReader:
         return entries[seq - 1] if 0 < seq <= len(entries) else None
 
     def read_entry_by_key(
-        self, namespace: str, kind: ClaimKind, key: str, account_id: str
+        self, namespace: str, kinds: Sequence[ClaimKind], key: str, account_id: str
     ) -> Entry | None:
-        claim = self._engine.state.claims.get(ClaimKey(kind, namespace, key))
-        return claim.entry if claim and claim.account_id == account_id else None
+        for kind in kinds:
+            claim = self._engine.state.claims.get(ClaimKey(kind, namespace, key))
+            if claim and claim.account_id == account_id and (entry := self._entry_of(claim)):
+                return entry
+        return None
 
     def read_capture_seq(self, account_id: str, reservation_id: str, capture_id: str) -> int | None:
         if not capture_id:
@@ -82,14 +89,15 @@ class MemoryReader:
     def page_of_entries(
         self,
         account_id: str,
+        wanted: EntryFilter,
         *,
-        kinds: Sequence[EntryKind],
         oldest_first: bool,
         after_seq: int | None,
         limit: int,
-    ) -> list[Entry]:
-        found = [e for e in self._entries(account_id) if not kinds or e.kind in kinds]
-        return _page(found, _seq, after_seq, limit, newest_first=not oldest_first)
+    ) -> EntryPage:
+        matching = filter(wanted.matches, self._entries(account_id))
+        found = _page(matching, _seq, after_seq, limit + 1, newest_first=not oldest_first)
+        return EntryPage(found[:limit], found[limit - 1].seq if len(found) > limit else None)
 
     def page_of_reservations(
         self,
@@ -124,6 +132,30 @@ class MemoryReader:
     ) -> list[Lot]:
         found = [lot for lot in self._lots(account_id) if include_spent or lot.live]
         return _page(found, _seq, after_seq, limit)
+
+    def read_stats(self, namespace: str, unit: str) -> Stats:
+        return reports.stats(self._engine.clock(), self._accounts(namespace, unit))
+
+    def read_spend(self, wanted: SpendQuery) -> SpendReport:
+        charges = [
+            reports.Charge(account, entry)
+            for account in self._accounts(wanted.namespace, wanted.unit)
+            if wanted.account_id in (None, account.account_id)
+            for entry in self._entries(account.account_id)
+        ]
+        return reports.spend(self._engine.clock(), charges, wanted)
+
+    def _accounts(self, namespace: str, unit: str) -> list[Account]:
+        everyone = self._engine.state.accounts.values()
+        return [a for a in everyone if (a.key.namespace, a.key.unit) == (namespace, unit)]
+
+    def _entry_of(self, claim: Claim) -> Entry | None:
+        """What it made; of a grant that was pending, what it has become."""
+        if claim.entry:
+            return claim.entry
+        account = self._engine.state.accounts[claim.account_id]
+        pending = account.pending.get(claim.receipt.answer.get("pending_key", ""))
+        return self.read_entry(claim.account_id, pending.entry_seq) if pending else None
 
     def _lots(self, account_id: str) -> Collection[Lot]:
         """In spend order."""
