@@ -41,6 +41,8 @@ SEED: Final = int(os.environ.get("METERHOLD_TEST_SEED") or random.randrange(2**3
 START_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _START: Final = Timestamp(seconds=int(START_TIME.timestamp()))
 
+_ALLOWANCE: Final = types.Allowance(amount_micros=5, period=types.ALLOWANCE_PERIOD_DAILY)
+
 VALID: Final[dict[str, Message]] = {
     message.DESCRIPTOR.name: message
     for message in (
@@ -63,6 +65,18 @@ VALID: Final[dict[str, Message]] = {
             idempotency_key="key",
             capture=metering.Capture(reservation_id="job"),
         ),
+        metering.RevokeGrantRequest(
+            grant_key="key",
+            account="alice",
+            unit="credits",
+            expected_source=types.ExpectedSource(currency_code="EUR"),
+        ),
+        metering.ReinstateGrantRequest(
+            grant_key="key",
+            account="alice",
+            unit="credits",
+            expected_source=types.ExpectedSource(currency_code="EUR"),
+        ),
         metering.BalanceRequest(account="alice"),
         ledger.GetReservationRequest(account="alice", reservation_id="job"),
         ledger.ListReservationsRequest(account="alice"),
@@ -71,7 +85,9 @@ VALID: Final[dict[str, Message]] = {
         ledger.ListLotsRequest(account="alice"),
         ledger.GetStatsRequest(),
         ledger.SpendReportRequest(account="alice", start_time=_START),
-        admin.ConfigureAccountRequest(account="alice", credit_limit_micros=5),
+        admin.ConfigureAccountRequest(account="alice", credit_limit_micros=5, allowance=_ALLOWANCE),
+        admin.ConfigureDefaultsRequest(allowance=_ALLOWANCE),
+        admin.GetDefaultsRequest(),
         admin.GetAccountRequest(account="alice"),
         admin.ListAccountsRequest(),
     )
@@ -207,10 +223,62 @@ ENUM: Final = [Bad("unknown", 99), Bad("negative", -1)]
 COUNT: Final = [Bad("negative", -1), Bad("least_of_int64", INT64_MIN)]
 PAGE_SIZE: Final = [Bad("negative", -1), Bad("least_of_int32", -(2**31))]
 
+LABELS: Final = [
+    Bad("too_many", {f"key-{number}": "" for number in range(17)}),
+    Bad("empty_key", {"": "value"}),
+    Bad("key_too_long", {"k" * 65: ""}, "labels.key"),
+    Bad("key_too_long_in_bytes", {"é" * 33: ""}, "labels.key"),
+    Bad("key_with_nul", {"a\0b": ""}, "labels.key"),
+    Bad("value_too_long", {"key": "v" * 257}, "labels['key']"),
+    Bad("value_with_nul", {"key": "a\0b"}, "labels['key']"),
+]
+METADATA: Final = [
+    Bad("too_large", _struct(note="x" * 4096)),
+    Bad("not_a_number", _struct(number=float("nan"))),
+    Bad("too_deep", _struct(deep=[[[[[[[[[[[[[[[["x"]]]]]]]]]]]]]]]])),
+    Bad("infinite", _struct(deep=[{"number": float("-inf")}])),
+    Bad("nul", _struct(text="a\0b")),
+    Bad("nul_in_a_key", _struct(**{"a\0b": 1})),
+    Bad("nul_in_the_depth", _struct(deep=[{"text": "\\\0"}])),
+]
+CURRENCY: Final = [
+    Bad(what, code)
+    for what, code in {
+        "empty": "",
+        "small": "eur",
+        "too_long": "EURO",
+        "too_short": "EU",
+        "digit": "EU1",
+        "not_ascii": "ÉUR",
+        "nul": "E\0R",
+    }.items()
+]
+PRIORITY: Final = [Bad("negative", -1), Bad("too_large", 1001), Bad("least", -(2**31))]
+
 WRONG: Final[dict[str, Sequence[Bad]]] = {
     "account": _name(128),
     "SpendReportRequest.account": _name(128, required=False),
     "unit": _name(32, required=False),
+    "RevokeGrantRequest.account": [Bad("empty", "", "unit"), *_name(128, required=False)],
+    "ReinstateGrantRequest.account": [Bad("empty", "", "unit"), *_name(128, required=False)],
+    "cumulative_fraction_ppm": [*COUNT, Bad("zero", 0), Bad("too_large", 1_000_001)],
+    "cumulative_amount_micros": _amount(1),
+    "allow_tombstone": ANY,
+    "revocation_id": _name(128, required=False),
+    "expected_source.provider": _note(128),
+    "expected_source.store_id": _note(128),
+    "expected_source.test_mode": ANY,
+    "expected_source.currency_code": [row for row in CURRENCY if row.what != "empty"],
+    "allowance.amount_micros": _amount(1),
+    "allowance.period": [*ENUM, Bad("off_with_an_amount", 1, "allowance.amount_micros")],
+    "allowance.anchor_time": [
+        *_time(),
+        Bad("after_2999", Timestamp(seconds=int(datetime(3000, 1, 1, tzinfo=UTC).timestamp()))),
+    ],
+    "allowance.priority": PRIORITY,
+    "signup_grant.amount_micros": _amount(0),
+    "signup_grant.lifetime": _duration(3660 * 86_400),
+    "effective_time": _time(),
     "reservation_id": _name(128),
     "idempotency_key": _name(255),
     "amount_micros": _amount(1),
@@ -224,24 +292,8 @@ WRONG: Final[dict[str, Sequence[Bad]]] = {
     "min_amount_micros": [*_amount(0), Bad("over_the_amount", 6)],
     "min_available_micros": _amount(0),
     "on_expiry": ENUM,
-    "labels": [
-        Bad("too_many", {f"key-{number}": "" for number in range(17)}),
-        Bad("empty_key", {"": "value"}),
-        Bad("key_too_long", {"k" * 65: ""}, "labels.key"),
-        Bad("key_too_long_in_bytes", {"é" * 33: ""}, "labels.key"),
-        Bad("key_with_nul", {"a\0b": ""}, "labels.key"),
-        Bad("value_too_long", {"key": "v" * 257}, "labels['key']"),
-        Bad("value_with_nul", {"key": "a\0b"}, "labels['key']"),
-    ],
-    "metadata": [
-        Bad("too_large", _struct(note="x" * 4096)),
-        Bad("not_a_number", _struct(number=float("nan"))),
-        Bad("too_deep", _struct(deep=[[[[[[[[[[[[[[[["x"]]]]]]]]]]]]]]]])),
-        Bad("infinite", _struct(deep=[{"number": float("-inf")}])),
-        Bad("nul", _struct(text="a\0b")),
-        Bad("nul_in_a_key", _struct(**{"a\0b": 1})),
-        Bad("nul_in_the_depth", _struct(deep=[{"text": "\\\0"}])),
-    ],
+    "labels": LABELS,
+    "metadata": METADATA,
     "keep_open": [Bad("without_an_id", True, "capture_id")],
     "capture_id": [*_name(128, required=False), Bad("of_a_final_settle", "id")],
     "overage": ENUM,
@@ -264,7 +316,7 @@ WRONG: Final[dict[str, Sequence[Bad]]] = {
     ],
     "reason": _note(256),
     "category": ENUM,
-    "priority": [Bad("negative", -1), Bad("too_large", 1001), Bad("least", -(2**31))],
+    "priority": PRIORITY,
     "expire_time": [
         Bad("past", Timestamp(seconds=1_700_000_000)),
         Bad("epoch", Timestamp()),
@@ -272,18 +324,7 @@ WRONG: Final[dict[str, Sequence[Bad]]] = {
     ],
     "start_time": _time(),
     "end_time": [*_time(), Bad("before_the_start", Timestamp(seconds=1))],
-    "cash.currency_code": [
-        Bad(what, code)
-        for what, code in {
-            "empty": "",
-            "small": "eur",
-            "too_long": "EURO",
-            "too_short": "EU",
-            "digit": "EU1",
-            "not_ascii": "ÉUR",
-            "nul": "E\0R",
-        }.items()
-    ],
+    "cash.currency_code": CURRENCY,
     "cash.minor_units": ANY,
     "source.provider": _note(128),
     "source.order_id": _note(255),

@@ -98,6 +98,20 @@ REFUSALS: Final[dict[str, list[Step]]] = {
             account=ACCOUNT, idempotency_key="back", entry_seq=2, amount_micros=61
         )),
     ],
+    "GRANT_NOT_FOUND": [("RevokeGrant", metering.RevokeGrantRequest(grant_key="order"))],
+    "GRANT_REVOKED": [
+        ("RevokeGrant", metering.RevokeGrantRequest(grant_key="order", allow_tombstone=True)),
+        ("GrantOnce", GRANT),
+    ],
+    "SOURCE_MISMATCH": [
+        ("GrantOnce", metering.GrantOnceRequest(
+            account=ACCOUNT, idempotency_key="order", amount_micros=100,
+            source=types_pb2.Source(provider="shop", store_id="shop-1"),
+        )),
+        ("RevokeGrant", metering.RevokeGrantRequest(
+            grant_key="order", expected_source=types_pb2.ExpectedSource(store_id="shop-2")
+        )),
+    ],
     "RESERVATION_SETTLED": [
         ("GrantOnce", GRANT),
         ("Reserve", RESERVE),
@@ -201,6 +215,9 @@ async def test_a_failure_says_nothing_of_the_attempts_before_it(reason: str) -> 
         (Reason.REFUND_EXCEEDS_CHARGE, {"refundable_micros": 5}, "UNKNOWN"),
         (Reason.BALANCE_OUT_OF_RANGE, {"field": "held_micros", "limit_micros": 9}, "UNKNOWN"),
         (Reason.RESERVATION_NOT_FOUND, {"reservation_id": "job"}, "UNKNOWN"),
+        (Reason.GRANT_NOT_FOUND, {"grant_key": "order"}, "UNKNOWN"),
+        (Reason.GRANT_REVOKED, {"grant_key": "order"}, "UNKNOWN"),
+        (Reason.SOURCE_MISMATCH, {"field": "unit", "original": "credits"}, "NO"),
         (Reason.RESERVATION_SETTLED, ENDED, "NO"),
         (Reason.RESERVATION_RELEASED, ENDED, "NO"),
         (Reason.RESERVATION_EXPIRED, ENDED, "NO"),

@@ -277,7 +277,7 @@ class ListEntriesResponse(_message.Message):
     """Send it to get the next page. Empty = this is the last one."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Entry]:
-        """The entries in the order asked for. With `labels` there may be fewer than `page_size`, even none,
+        """The entries in the order asked for. With any filter there may be fewer than `page_size`, even none,
         though more follow: a page looks at a bounded number of entries.
         """
 

@@ -190,8 +190,8 @@ class MeteringServiceServicer(object):
         """RefundCharge gives part or all of a debit or a capture back into the very lots it came from, last
         taken first, exactly once for its key. What of the charge had been owed comes first. Never more is
         given back than was charged, over all refunds of the charge. Checked in this order:
-        AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
-        neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
+        AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is no
+        charge, or of a hold that is to be settled late), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

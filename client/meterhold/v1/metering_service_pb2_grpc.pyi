@@ -91,8 +91,8 @@ class MeteringServiceStub:
     """RefundCharge gives part or all of a debit or a capture back into the very lots it came from, last
     taken first, exactly once for its key. What of the charge had been owed comes first. Never more is
     given back than was charged, over all refunds of the charge. Checked in this order:
-    AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
-    neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
+    AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is no
+    charge, or of a hold that is to be settled late), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
     """
     RevokeGrant: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.RevokeGrantRequest, _metering_service_pb2.RevokeGrantResponse]
     """RevokeGrant takes credits of a grant back, as after a refund or a dispute of its purchase. It says how
@@ -175,8 +175,8 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     """RefundCharge gives part or all of a debit or a capture back into the very lots it came from, last
     taken first, exactly once for its key. What of the charge had been owed comes first. Never more is
     given back than was charged, over all refunds of the charge. Checked in this order:
-    AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
-    neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
+    AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is no
+    charge, or of a hold that is to be settled late), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
     """
     RevokeGrant: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.RevokeGrantRequest, _metering_service_pb2.RevokeGrantResponse]  # type: ignore[assignment]
     """RevokeGrant takes credits of a grant back, as after a refund or a dispute of its purchase. It says how
@@ -304,8 +304,8 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         """RefundCharge gives part or all of a debit or a capture back into the very lots it came from, last
         taken first, exactly once for its key. What of the charge had been owed comes first. Never more is
         given back than was charged, over all refunds of the charge. Checked in this order:
-        AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is
-        neither a debit nor a capture), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
+        AMOUNT_OUT_OF_RANGE, replay or IDEMPOTENCY_MISMATCH, ENTRY_NOT_FOUND, INVALID_FIELD (the entry is no
+        charge, or of a hold that is to be settled late), REFUND_EXCEEDS_CHARGE, BALANCE_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod

@@ -612,10 +612,14 @@ class Allowance(_message.Message):
     period: Global___AllowancePeriod.ValueType
     """How often."""
     priority: _builtins.int
-    """The priority of its lots, 0 to 1000. In a request unset = 10: spent before other credits."""
+    """The priority of its lots, 0 to 1000. In a request unset = the one that the allowance has, or 10 for a
+    first one: spent before other credits.
+    """
     @_builtins.property
     def anchor_time(self) -> _timestamp_pb2.Timestamp:
-        """The first boundary, in the years 1970 to 2999. In a request unset = the time of the call."""
+        """The first boundary, in the years 1970 to 2999. In a request unset = the one that the allowance has, or
+        the time of the call for a first one.
+        """
 
     def __init__(
         self,

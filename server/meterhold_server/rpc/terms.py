@@ -24,7 +24,7 @@ _PERIOD: Final[dict[int, AllowancePeriod | None]] = {
 
 
 def allowance_terms(fields: Fields, allowance: types_pb2.Allowance) -> AllowanceTerms:
-    period = fields.one_of("allowance.period", allowance.period, _PERIOD) or AllowancePeriod.OFF
+    period = fields.one_of("allowance.period", allowance.period, _PERIOD)
     off = period is AllowancePeriod.OFF
     name = "allowance.amount_micros"
     amount = fields.amount(name, allowance.amount_micros, least=0 if off else 1)
@@ -38,7 +38,7 @@ def allowance_terms(fields: Fields, allowance: types_pb2.Allowance) -> Allowance
     priority = None
     if allowance.HasField("priority"):
         priority = fields.count("allowance.priority", allowance.priority, PRIORITY_MAX)
-    return AllowanceTerms(amount, period, anchor, priority)
+    return AllowanceTerms(amount, period or AllowancePeriod.OFF, anchor, priority)
 
 
 def allowance_message(of: Allowance | AllowanceTerms) -> types_pb2.Allowance:
