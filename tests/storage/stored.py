@@ -39,5 +39,7 @@ class Stored:
             account.lots.sort(key=lambda lot: lot.seq)
         assert found.accounts == expected.accounts
         assert found.claims == expected.claims
+        assert found.tombstones == expected.tombstones
+        assert found.defaults == expected.defaults
         ledger = contents.ledger(self.session.connection, namespace)
         assert ledger == [entry for key in sorted(book.entries) for entry in book.entries[key]]

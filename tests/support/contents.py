@@ -10,22 +10,30 @@ from meterhold_server.core.model import Entry, State
 from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.rows import (
     account_from,
+    allowance_from,
     charge_refund_from,
     claim_from,
+    defaults_from,
     entry_from,
     lot_from,
+    pending_grant_from,
     reservation_from,
+    tombstone_from,
 )
 from meterhold_server.storage.statements import compiled
 from meterhold_server.storage.tables import (
     account,
     account_claim,
+    account_default,
+    allowance,
     charge_refund,
     claim,
     entry,
     lot,
     metadata,
+    pending_grant,
     reservation,
+    tombstone,
 )
 
 
@@ -51,6 +59,7 @@ def state(connection: Connection, namespace: str) -> State:
     for row in _rows(connection, charge_refund, namespace):
         refund = charge_refund_from(row)
         found.accounts[refund.account_id].charge_refunds[refund.charge_seq] = refund
+    _add_terms(found, connection, namespace)
     entries = {(row[0], row[1]): row for row in _rows(connection, entry, namespace)}
     for table in (claim, account_claim):
         for row in _rows(connection, table, namespace):
@@ -68,6 +77,21 @@ def state(connection: Connection, namespace: str) -> State:
     return found
 
 
+def _add_terms(found: State, connection: Connection, namespace: str) -> None:
+    for row in _rows(connection, allowance, namespace):
+        terms = allowance_from(row)
+        found.accounts[terms.account_id].allowance = terms
+    for row in _rows(connection, pending_grant, namespace):
+        pending = pending_grant_from(row)
+        found.accounts[pending.account_id].pending[pending.idempotency_key] = pending
+    for row in _rows(connection, tombstone, namespace):
+        early = tombstone_from(row)
+        found.tombstones[early.grant_key] = early
+    for row in _rows(connection, account_default, namespace):
+        defaults = defaults_from(row)
+        found.defaults[defaults.key] = defaults
+
+
 def ledger(connection: Connection, namespace: str) -> list[Entry]:
     """All entries, account by account, by `seq`."""
     return [entry_from(row) for row in _rows(connection, entry, namespace)]
@@ -75,10 +99,10 @@ def ledger(connection: Connection, namespace: str) -> list[Entry]:
 
 def _rows(connection: Connection, table: Table, namespace: str) -> list[tuple[Any, ...]]:
     of = bindparam("of", type_=Text)
-    if "account_id" in table.c:
+    if "namespace" in table.c:
+        query = select(table).where(table.c.namespace == of)
+    else:
         own = select(account.c.account_id).where(account.c.namespace == of)
         query = select(table).where(table.c.account_id.in_(own))
-    else:
-        query = select(table).where(table.c.namespace == of)
     query = query.order_by(*table.primary_key)
     return connection.execute(compiled(query), {"of": namespace}).fetchall()
