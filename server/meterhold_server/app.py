@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 import structlog
 
 from meterhold_server.batching.engine import Engine
-from meterhold_server.batching.reader import Reader
+from meterhold_server.batching.reader import Reader, verifier
 from meterhold_server.config import DatabaseSettings, EngineSettings, ServeSettings, host_and_port
+from meterhold_server.core.model import AccountKey
+from meterhold_server.core.operations import Rebuild
+from meterhold_server.core.outcomes import Rebuilt
 from meterhold_server.embedded import EmbeddedPostgres
 from meterhold_server.rpc.requests import Caller
 from meterhold_server.rpc.server import RpcServer, Tls
@@ -24,6 +27,8 @@ from meterhold_server.workers.sweeper import Sweeper
 
 REPORTS_WAITING_MAX = 16
 """How many reports may wait for their turn. They are made one at a time."""
+
+_REBUILD_SECONDS_MAX = 3600.0
 
 _log = structlog.get_logger(__name__)
 
@@ -59,6 +64,7 @@ class Running(NamedTuple):
     engine: Engine
     reader: Reader
     reports: Reader
+    verifier: Reader
 
 
 @asynccontextmanager
@@ -69,6 +75,7 @@ async def engine(settings: EngineSettings, url: str) -> AsyncIterator[Running]:
         Reader(url),
         # A thread of their own, so that no look at a balance waits for a report.
         Reader(url, threads=1, waiting_reads_max=REPORTS_WAITING_MAX, read_seconds=0.5),
+        verifier(url),
     )
     try:
         yield running
@@ -76,6 +83,7 @@ async def engine(settings: EngineSettings, url: str) -> AsyncIterator[Running]:
         await running.engine.close()
         await running.reader.close()
         await running.reports.close()
+        await running.verifier.close()
 
 
 def sweeper(settings: EngineSettings, running: Running) -> Sweeper:
@@ -101,6 +109,7 @@ async def serve(
             running.reader,
             Caller(settings.namespace, settings.rules),
             running.reports,
+            running.verifier,
         )
         server = RpcServer(
             service,
@@ -132,6 +141,23 @@ async def sweep(settings: EngineSettings, url: str, stopping: asyncio.Event) -> 
         sweeping.start()
         await stopping.wait()
         await sweeping.stop()
+
+
+async def rebuild(
+    settings: EngineSettings, url: str, accounts: Iterable[AccountKey]
+) -> dict[AccountKey, Rebuilt]:
+    """Set accounts right, one after the other, however long each takes. Raises Failure."""
+    limits = settings.lane_limits._replace(transaction_seconds_max=_REBUILD_SECONDS_MAX)
+    engine = Engine(url, settings.rules, limits)
+    done: dict[AccountKey, Rebuilt] = {}
+    try:
+        for account in accounts:
+            outcome = await engine.submit(Rebuild(account))
+            assert isinstance(outcome, Rebuilt), "a rebuild is not refused"
+            done[account] = outcome
+    finally:
+        await engine.close()
+    return done
 
 
 def stop_on_signals(stopping: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ import psycopg
 import structlog
 from pydantic import Field, ValidationError
 
-from meterhold_server import app
+from meterhold_server import app, verification
 from meterhold_server.batching.failures import Failure
 from meterhold_server.config import DatabaseSettings, EngineSettings, ServeSettings
 from meterhold_server.demo import DemoError
@@ -21,7 +21,6 @@ from meterhold_server.embedded import EmbeddedPostgresError
 from meterhold_server.logs import configure_logs
 from meterhold_server.processes import READY_LINE, serve_processes
 from meterhold_server.storage import migrate
-from meterhold_server.storage.audit import audit
 from meterhold_server.storage.connection import DatabaseError
 
 _FAILURES = (DatabaseError, DemoError, EmbeddedPostgresError, Failure, OSError, psycopg.Error)
@@ -113,17 +112,6 @@ def migrate_database(settings: MigrateSettings) -> int:
     return 0
 
 
-def verify(settings: DatabaseSettings) -> int:
-    """Check every invariant of every account. Exit code 1 if one is broken."""
-    with app.database(settings, writes=False) as url:
-        result = audit(url)
-    for violation in result.violations:
-        print(violation)
-    verdict = "every invariant holds" if result.clean else f"{len(result.violations)} violations"
-    print(f"{result.accounts} accounts, {result.entries} entries: {verdict}")
-    return 0 if result.clean else 1
-
-
 def demo(settings: DemoSettings) -> int:
     """Replay a trace of LLM requests against a fresh service and check the books."""
     from meterhold_server.demo import command
@@ -142,7 +130,7 @@ COMMANDS = {
     "demo": Command(demo, DemoSettings),
     "sweep": Command(sweep, SweepSettings),
     "migrate": Command(migrate_database, MigrateSettings),
-    "verify": Command(verify, DatabaseSettings),
+    "verify": Command(verification.run, verification.VerifySettings),
     "worker": Command(worker, ServeSettings, hidden=True),
 }
 

@@ -14,7 +14,7 @@ from meterhold_server.batching.failures import FailureReason
 from meterhold_server.batching.lane import LaneLimits
 from meterhold_server.core.outcomes import Debited, Granted
 from meterhold_server.storage import connection, migrate
-from meterhold_server.storage.audit import audit
+from meterhold_server.storage.verify import verify
 from support.database import DatabaseServer
 from support.engines import Observer, answers, failure, running
 from support.proxy import Cut, Proxy
@@ -45,7 +45,7 @@ async def test_a_cut_commit_has_exactly_one_effect(
         assert len(batch_sizes) == 2 * REPEATS, "what was rolled back is tried again"
     if cut is Cut.AFTER:
         assert len(batch_sizes) == REPEATS, "what was committed is not tried again"
-    assert audit(database_url).clean
+    assert verify(database_url).clean
 
 
 async def test_several_cuts_in_a_row(proxy: Proxy, observer: Observer) -> None:

@@ -12,8 +12,9 @@ from core.book import ALICE, debit, debit_once, grant
 from core.strategies import BOB
 from meterhold_server.batching.lane import LaneLimits
 from meterhold_server.core.model import AccountKey, account_id_of
+from meterhold_server.core.operations import Operation, Rebuild
 from meterhold_server.core.outcomes import Debited, Granted
-from meterhold_server.storage.audit import audit
+from meterhold_server.storage.verify import verify
 from support.engines import Observer, answers, running
 from support.waiting import until
 
@@ -65,6 +66,32 @@ async def test_a_batch_has_a_largest_size(
     assert batch_sizes == [1, 1, 4, 4, 2]
 
 
+async def test_a_rebuild_is_carried_out_alone(
+    database_url: str, observer: Observer, batch_sizes: list[int]
+) -> None:
+    """It sees all that was decided before it, and what comes after sees what it did."""
+    async with running(database_url) as engine:
+        await engine.submit(grant("gift", 100))
+        observer.ask("UPDATE account SET spent_micros = 1, granted_micros = 101")
+        observer.lock(ALICE)
+        first = engine.submit(debit(1))
+        await until(observer.blocked)
+        waiting: list[Operation] = [
+            debit(1),
+            debit(1),
+            Rebuild(ALICE),
+            debit(1),
+            Rebuild(ALICE),
+            Rebuild(ALICE),
+        ]
+        futures = [engine.submit(operation) for operation in waiting]
+        observer.let_go()
+        await asyncio.gather(first, *futures)
+    assert batch_sizes == [1, 1, 2, 1, 1, 1, 1]
+    assert verify(database_url).violations == ()
+    assert observer.one("SELECT spent_micros FROM account") == 4
+
+
 @pytest.mark.parametrize("lanes", [1, 3])
 async def test_operations_of_an_account_keep_their_order(
     database_url: str, observer: Observer, lanes: int
@@ -83,7 +110,7 @@ async def test_operations_of_an_account_keep_their_order(
     for key in accounts:
         amounts = [amount for _, _, amount in observer.entries(key)[1:]]
         assert amounts == [-1 - position for position in range(30)]
-    assert audit(database_url).clean
+    assert verify(database_url).clean
 
 
 async def test_an_account_always_has_the_same_lane(database_url: str, observer: Observer) -> None:

@@ -18,9 +18,9 @@ from meterhold_server.core.model import account_id_of
 from meterhold_server.core.outcomes import Debited, Granted, Reason, Rejected, Reserved
 from meterhold_server.core.posting import Writes
 from meterhold_server.storage import connection
-from meterhold_server.storage.audit import audit
 from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.persist import persist
+from meterhold_server.storage.verify import verify
 from support.engines import Observer, answers, failure, running
 from support.waiting import until
 
@@ -96,7 +96,7 @@ class TestTwoProcesses:
                 )
             )
         assert sum(isinstance(outcome, Reserved) for outcome in outcomes) == 6
-        assert audit(database_url).clean
+        assert verify(database_url).clean
 
     @pytest.mark.slow
     async def test_many_keys_submitted_to_both_have_one_effect_each(
@@ -116,7 +116,7 @@ class TestTwoProcesses:
             assert first.entry == second.entry
             assert first.balance == second.balance
         assert len(observer.entries(ALICE)) == 1 + len(keys)
-        assert audit(database_url).clean
+        assert verify(database_url).clean
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57014", "23505"])

@@ -20,7 +20,7 @@ from meterhold_server.core.decide import Decision, decide
 from meterhold_server.core.model import AccountKey, Rules, State
 from meterhold_server.core.operations import Operation
 from meterhold_server.core.outcomes import Debited, Outcome, Rejected, Reserved
-from meterhold_server.storage.audit import audit
+from meterhold_server.storage.verify import verify
 from support.engines import Observer, answers, running
 
 OTHER = AccountKey("live", "other", "credits")
@@ -98,7 +98,7 @@ async def test_what_cannot_be_stored_is_answered_alone(
     (log,) = (line for line in logged if line["event"] == "operation_failed")
     assert log["error_id"] == failed.error_id != ""
     assert balances(outcomes) == as_if_alone()
-    assert audit(database_url).clean
+    assert verify(database_url).clean
 
 
 async def test_what_the_core_fails_on_is_answered_alone(
@@ -118,7 +118,7 @@ async def test_what_the_core_fails_on_is_answered_alone(
     assert failed.reason is FailureReason.INTERNAL
     assert balances(outcomes) == as_if_alone()
     assert len(batch_sizes) < 20, "it is found by halving, not one by one"
-    assert audit(database_url).clean
+    assert verify(database_url).clean
 
 
 async def test_several_are_each_found(database_url: str, observer: Observer) -> None:

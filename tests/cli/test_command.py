@@ -167,7 +167,7 @@ def test_verify_says_that_all_is_well(run: Run, used_url: str) -> None:
             "remaining 341",
         ),
         ("UPDATE lot SET available_micros = available_micros - 1", "sum of lots 264"),
-        ("DELETE FROM lot", "lots that do not exist"),
+        ("DELETE FROM lot", "entries say 340 of lot 1, which does not exist"),
     ],
     ids=["reservation", "account", "lot", "no_lot"],
 )
@@ -179,9 +179,68 @@ def test_verify_finds_what_was_tampered_with(
     done = run("verify", database_url=used_url)
     assert done.code == 1
     *violations, verdict = done.out.splitlines()
-    assert verdict == f"1 accounts, 3 entries: {len(violations)} violations"
+    assert verdict == f"1 accounts, 3 entries: {len(violations)} differences"
     assert any(told in violation for violation in violations), done.out
     assert all("account 'alice' (credits): " in violation for violation in violations)
+
+
+OTHER = "UPDATE account SET spent_micros = spent_micros + 1, granted_micros = granted_micros + 1"
+
+
+def test_verify_looks_at_one_account(run: Run, used_url: str) -> None:
+    with psycopg.connect(used_url) as connection:
+        connection.execute(OTHER.encode())
+    assert run("verify", "--account", USED_ACCOUNT, database_url=used_url).code == 1
+    for other in (
+        ("--account", "bob"),
+        ("--account", USED_ACCOUNT, "--unit", "minutes"),
+        ("--account", USED_ACCOUNT, "--namespace", "other"),
+    ):
+        done = run("verify", *other, database_url=used_url)
+        assert (done.code, done.out) == (0, "0 accounts, 0 entries: every invariant holds\n")
+
+
+def test_repair_sets_right_what_differs_and_says_what_it_did(run: Run, used_url: str) -> None:
+    with psycopg.connect(used_url) as connection:
+        connection.execute(OTHER.encode())
+        connection.execute("ALTER TABLE entry DISABLE TRIGGER ALL")
+        connection.execute("DELETE FROM entry WHERE seq = 3")
+        connection.execute(
+            "INSERT INTO claim SELECT namespace, 'DEBIT_ONCE', 'lost', account_id, 9, '{}', '{}',"
+            " now() FROM account"
+        )
+    done = run("verify", "--repair", database_url=used_url)
+    assert done.code == 0, done
+    *lines, verdict = done.out.splitlines()
+    assert "account 'alice' (credits): seq 3 ≠ number of entries 2" in lines
+    assert lines[-3:] == [
+        "account 'alice' (credits): rebuilt",
+        "  entry 3: a correction of -10, entry 3 was missing",
+        "  entry 4: a correction of 0, a key named an entry that does not exist, and was deleted",
+    ]
+    assert verdict == "1 accounts, 4 entries: every invariant holds"
+    assert run("verify", database_url=used_url).code == 0
+
+
+def test_repair_leaves_what_needs_a_person(run: Run, used_url: str) -> None:
+    with psycopg.connect(used_url) as connection:
+        connection.execute("DELETE FROM reservation WHERE reservation_id = 'job'")
+    done = run("verify", "--repair", database_url=used_url)
+    assert done.code == 1
+    assert done.out.splitlines()[-2:] == [
+        "account 'alice' (credits): entries charge reservation 'job', which does not exist",
+        "1 accounts, 3 entries: 1 differences",
+    ]
+
+
+def test_on_a_terminal_verify_tells_how_far_it_is(
+    run: Run, used_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("verify", database_url=used_url).err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    shown = run("verify", database_url=used_url).err
+    assert re.search(r"\r\[#{20} {20}\]  \d\d %", shown)
+    assert shown.endswith("\r\033[K")
 
 
 def test_sweep_once_expires_what_is_due_and_reports(run: Run, used_url: str) -> None:
@@ -232,6 +291,7 @@ def test_version(run: Run) -> None:
         (["serve", "--tls-certificate", "c.pem"], {}, "tls_private_key"),
         (["serve", "--log-calls", "some"], {}, "log_calls: "),
         (["verify"], {"METERHOLD_LOG_LEVEL": "loud"}, "log_level: "),
+        (["verify", "--unit", "minutes"], {}, "give account too"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )

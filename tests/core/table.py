@@ -114,6 +114,7 @@ from meterhold_server.core.outcomes import (
     Extended,
     Granted,
     Outcome,
+    Rebuilt,
     Refunded,
     Reinstated,
     Rejected,
@@ -563,6 +564,8 @@ def _shown(outcome: Outcome) -> _Shown:
         case Revoked() | Reinstated():
             word, where_given = _shown_of_grant(outcome)
             return word, {}, _balance(outcome.balance) | where_given
+        case Rebuilt():
+            return "rebuilt", {}, _balance(outcome.balance)
         case Reserved() | Settled() | Extended() | Debited() | Granted() | Refunded():
             word, always, where_given = _shown_in_numbers(outcome)
             return word, always, _balance(outcome.balance) | where_given

@@ -59,7 +59,9 @@ def test_every_total_of_an_account_is_checked(book: Book, name: str, change: int
     assert violations(account, book.ledger())
 
 
-@pytest.mark.parametrize("name", ["available_micros", "held_micros"])
+@pytest.mark.parametrize(
+    "name", ["available_micros", "held_micros", "expired_micros", "repaid_micros"]
+)
 def test_every_amount_of_a_lot_is_checked(book: Book, name: str) -> None:
     lot = book.account().lots[0]
     setattr(lot, name, getattr(lot, name) + 1)
@@ -114,6 +116,11 @@ def _charge_another_reservation(book: Book) -> None:
 def _falsify_a_balance(book: Book) -> None:
     ledger = book.ledger()
     ledger[0] = ledger[0]._replace(remaining_after_micros=7)
+
+
+def _take_from_another_lot(book: Book) -> None:
+    ledger = book.ledger()
+    ledger[-1] = ledger[-1]._replace(parts=[Part(2, 5)])
 
 
 def _hold_in_another_lot(book: Book) -> None:
@@ -173,6 +180,7 @@ def _end_a_hold_without_letting_go(book: Book) -> None:
         _turn_a_sign,
         _charge_another_reservation,
         _falsify_a_balance,
+        _take_from_another_lot,
         _hold_in_another_lot,
         _hold_in_a_lot_that_does_not_exist,
         _forget_a_lot,
@@ -197,6 +205,62 @@ def test_debt_beside_credits_shows() -> None:
     account.debt_micros += 10
     wrong = violations(account, [])
     assert any("debt 10 while 60 are available" in violation for violation in wrong)
+
+
+def _corrected(book: Book, amount_micros: int, related_seq: int) -> None:
+    """Append a correction, and let the balance of the account follow."""
+    account, ledger = book.account(), book.ledger()
+    account.seq += 1
+    account.spent_micros -= amount_micros
+    account.debt_micros -= amount_micros
+    ledger.append(
+        ledger[-1]._replace(
+            seq=account.seq,
+            kind=EntryKind.CORRECTION,
+            amount_micros=amount_micros,
+            remaining_after_micros=account.remaining_micros,
+            reservation_id="",
+            related_seq=related_seq,
+            parts=[],
+        )
+    )
+
+
+@pytest.fixture
+def owing() -> Book:
+    """50 were granted and 60 debited."""
+    return check("""
+        grant gift 50               | granted 50
+        debit 10                    | debited 10
+        debit 50 overage=overdraft  | debited 50
+    """)
+
+
+def test_a_correction_counts_by_its_sign(owing: Book) -> None:
+    _corrected(owing, -7, related_seq=0)
+    assert violations(owing.account(), owing.ledger()) == []
+    assert owing.account().spent_micros == 67
+
+
+def test_a_correction_of_another_entry_counts_in_the_place_of_that_one(owing: Book) -> None:
+    ledger = owing.ledger()
+    ledger[1] = ledger[1]._replace(amount_micros=-8)
+    assert violations(owing.account(), ledger)
+    owing.account().seq += 1
+    ledger.append(
+        ledger[2]._replace(
+            seq=4, kind=EntryKind.CORRECTION, amount_micros=-2, related_seq=2, parts=[]
+        )
+    )
+    assert violations(owing.account(), ledger) == []
+    ledger[3] = ledger[3]._replace(related_seq=0)
+    assert violations(owing.account(), ledger), "in its own place it explains nothing"
+
+
+def test_a_correction_of_nothing_shows(owing: Book) -> None:
+    _corrected(owing, -7, related_seq=9)
+    wrong = violations(owing.account(), owing.ledger())
+    assert any("entry 4 corrects entry 9, which does not exist" in each for each in wrong)
 
 
 def test_a_violation_names_the_account() -> None:

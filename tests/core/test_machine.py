@@ -151,8 +151,11 @@ class Totals:
         self.plan = Plan(terms, anchor, old.until if old else None)
         if terms.period is AllowancePeriod.OFF:
             return
-        running = self.plan.until is not None and self.plan.until > now
-        self.plan.refill = self.plan.boundary_from(self.plan.until) if running else anchor
+        until = self.plan.until
+        if until is not None and until > now:
+            self.plan.refill = self.plan.boundary_from(until)
+        else:
+            self.plan.refill = anchor
         self.let_time_pass(now)
 
     def let_time_pass(self, now: datetime) -> None:
@@ -240,8 +243,8 @@ class Metering(RuleBasedStateMachine):
         if isinstance(outcome, Granted) and not outcome.replayed:
             assert not totals.frozen
             totals.create(self.defaults, self.book.now)
-            later = operation.effective_time is not None
-            assert outcome.pending == (later and operation.effective_time > self.book.now)
+            effective = operation.effective_time
+            assert outcome.pending == (effective is not None and effective > self.book.now)
             if outcome.entry is not None:
                 assert outcome.entry.amount_micros == operation.amount_micros
                 totals.granted += operation.amount_micros

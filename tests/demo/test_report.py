@@ -8,9 +8,10 @@ import pytest
 from rich.text import Text
 
 import meterhold
+from meterhold_server.core.differences import Difference
 from meterhold_server.demo.books import AccountBook, CallTimes, Tally
 from meterhold_server.demo.report import credits_text, equation, verdict
-from meterhold_server.storage.audit import Audit
+from meterhold_server.storage.verify import Found, Verification
 
 BALANCE = meterhold.Balance(
     ledger_seq=7,
@@ -26,7 +27,8 @@ BALANCE = meterhold.Balance(
     credit_limit_micros=0,
 )
 BOOK = AccountBook(granted_micros=1000, settled_micros=500, expiry_charged_micros=100)
-AUDIT = Audit(
+NEGATIVE = Found("", None, Difference("lot 1", -1, 0, "a lot is negative"))
+VERIFIED = Verification(
     accounts=2,
     entries=9,
     granted_micros=5_000_000,
@@ -58,7 +60,7 @@ def test_every_difference_is_named(balance: meterhold.Balance, names: list[str])
 
 
 def test_the_sum_is_exact_in_credits_and_in_micros() -> None:
-    exact, text = equation(AUDIT)
+    exact, text = equation(VERIFIED)
 
     assert exact
     assert text.plain.splitlines() == [
@@ -69,14 +71,14 @@ def test_the_sum_is_exact_in_credits_and_in_micros() -> None:
 
 
 def test_a_micro_too_few_shows() -> None:
-    exact, text = equation(AUDIT._replace(available_micros=1_249_999))
+    exact, text = equation(VERIFIED._replace(available_micros=1_249_999))
 
     assert not exact
     assert "≠" in text.plain
 
 
 def test_refunds_and_revocations_count() -> None:
-    exact, text = equation(AUDIT._replace(refunded_micros=7, revoked_micros=7))
+    exact, text = equation(VERIFIED._replace(refunded_micros=7, revoked_micros=7))
 
     assert exact
     assert text.plain.startswith("granted + refunded = spent + expired + revoked + held + ")
@@ -85,9 +87,7 @@ def test_refunds_and_revocations_count() -> None:
 def test_a_verdict_names_what_is_wrong_and_not_more_than_can_be_read() -> None:
     tally = Tally(problems=[f"problem {number}" for number in range(25)])
 
-    lines = [
-        text.plain for text in verdict(tally, AUDIT._replace(violations=("a lot is negative",)))
-    ]
+    lines = [text.plain for text in verdict(tally, VERIFIED._replace(differences=(NEGATIVE,)))]
 
     assert lines[:2] == ["2 accounts, 9 entries: 1 violations", "  a lot is negative"]
     assert lines[2] == "books kept by the callers: 25 violations"
@@ -95,7 +95,7 @@ def test_a_verdict_names_what_is_wrong_and_not_more_than_can_be_read() -> None:
 
 
 def test_a_good_verdict_says_what_was_checked() -> None:
-    assert list(verdict(Tally(), AUDIT)) == [
+    assert list(verdict(Tally(), VERIFIED)) == [
         Text("2 accounts, 9 entries: every invariant holds", style="green"),
         Text("books kept by the callers: every answer and balance agrees", style="green"),
     ]

@@ -70,8 +70,10 @@ def test_the_make_targets_that_the_documents_name_exist() -> None:
 
 
 def test_the_settings_that_the_readme_names_exist() -> None:
-    asked = [sys.executable, "-m", "meterhold_server", "serve", "--help"]
-    known = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    known = ""
+    for command in ("serve", "verify"):
+        asked = [sys.executable, "-m", "meterhold_server", command, "--help"]
+        known += subprocess.run(asked, capture_output=True, text=True, check=True).stdout
     for flag in re.findall(r"`?serve (--[a-z-]+)|`(--[a-z-]+)`", README):
         assert (flag[0] or flag[1]) in known
 

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 import meterhold
-from meterhold_server.storage.audit import audit
+from meterhold_server.storage.verify import verify
 from robustness.books import Book, Wrong, read_account
 from robustness.callers import ACCOUNTS, Call, make, make_async, script, some_seconds, unknown
 from support.call_proxy import CallFault, CallProxy
@@ -72,7 +72,7 @@ async def test_20_000_calls_through_bad_proxies_are_done_once_or_not(database_ur
             await _resolve(client, calls)
             wrong = await _compare(client, calls)
     assert not wrong, _history(wrong, calls, calls_proxy)
-    assert audit(database_url).violations == ()
+    assert verify(database_url).violations == ()
 
 
 async def _make_calls(addresses: Sequence[str]) -> list[Call]:

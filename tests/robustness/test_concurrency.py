@@ -24,7 +24,7 @@ from meterhold import (
     ReservationSettled,
     ReservationState,
 )
-from meterhold_server.storage.audit import audit
+from meterhold_server.storage.verify import verify
 from robustness.connections import clients
 from support.database import DatabaseServer, name_of
 from support.service import ServerProcess
@@ -56,7 +56,7 @@ async def many(server: ServerProcess, database_url: str) -> AsyncIterator[Client
     """Clients of all workers. Whatever they did, every invariant holds afterwards."""
     async with clients(server.address, CONNECTIONS, retries=False) as many:
         yield many
-    assert audit(database_url).violations == ()
+    assert verify(database_url).violations == ()
 
 
 async def test_twenty_holds_of_75_on_500_admit_exactly_six(many: Clients) -> None:

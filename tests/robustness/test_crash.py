@@ -14,9 +14,9 @@ import pytest
 
 import meterhold
 from meterhold_server.storage import migrate
-from meterhold_server.storage.audit import audit
 from meterhold_server.storage.evidence import Evidence
 from meterhold_server.storage.session import Session
+from meterhold_server.storage.verify import verify
 from robustness.connections import clients
 from robustness.database_apart import DatabaseApart
 from robustness.load import ACCOUNTS, EntryName, Load
@@ -116,7 +116,7 @@ async def _load(address: str, database_url: str) -> AsyncIterator[Load]:
         holds = await _holds(callers[0])
     assert entries == load.expected_entries()
     assert holds == load.expected_holds()
-    assert audit(database_url).violations == ()
+    assert verify(database_url).violations == ()
 
 
 async def _in_the_middle(

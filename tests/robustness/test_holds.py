@@ -19,7 +19,7 @@ import pytest
 
 import meterhold
 from meterhold import OnExpiry, OutcomeUnknown, Reservation, ReservationState, Unavailable
-from meterhold_server.storage.audit import audit
+from meterhold_server.storage.verify import verify
 from robustness.hold_callers import Callers, Heard
 from robustness.hold_jobs import AWAY, Broken, Fate, Job, Stage, Truth, read_truth
 from robustness.hold_process import HoldProcess
@@ -98,7 +98,7 @@ async def test_500_holds_charge_what_ran_and_nothing_else(
         own = [found[job.name] for job in jobs if job.account == account and job.name in found]
         left = GRANT_MICROS - sum(map(_charged, own))
         assert (balances[account].available_micros, balances[account].held_micros) == (left, 0)
-    assert audit(database_url).violations == ()
+    assert verify(database_url).violations == ()
     _check_that_much_happened(jobs, found, heard)
 
 

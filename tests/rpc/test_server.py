@@ -23,7 +23,7 @@ from meterhold import DebitStatus, MeterholdError, OutcomeUnknown
 from meterhold_server import app
 from meterhold_server.config import ServeSettings
 from meterhold_server.core.model import AccountKey
-from meterhold_server.storage.audit import audit
+from meterhold_server.storage.verify import verify
 from support.certificates import needs_openssl, self_signed
 from support.engines import Observer
 from support.service import ServerProcess, service
@@ -106,7 +106,7 @@ async def test_sigterm_lets_running_calls_end(database_url: str, observer: Obser
             assert await ending == 0
     assert [answer.status for answer in answers] == [DebitStatus.DEBITED] * 50
     assert len(observer.entries(ALICE)) == 51
-    assert audit(database_url).clean
+    assert verify(database_url).clean
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ from psycopg.conninfo import make_conninfo
 
 from meterhold_server.embedded import EmbeddedPostgres
 from meterhold_server.storage import migrate
-from meterhold_server.storage.audit import audit
 from meterhold_server.storage.connection import DatabaseError, check_database
 from meterhold_server.storage.tables import REVISION
+from meterhold_server.storage.verify import verify
 from support.database import DatabaseServer, name_of, open_folder
 
 
@@ -113,7 +113,7 @@ def test_a_server_that_is_away_is_an_error_of_its_own() -> None:
 def test_a_read_only_one_will_do_for_those_who_only_read(database_url: str) -> None:
     alter(database_url, "ALTER DATABASE SET default_transaction_read_only = on")
     check_database(database_url, writes=False)
-    assert audit(database_url).clean
+    assert verify(database_url).clean
 
 
 @pytest.mark.slow
@@ -127,4 +127,4 @@ def test_a_standby_is_refused_but_for_those_who_only_read() -> None:
                 "The database is refused: it is a standby: give the URL of the primary."
             )
             check_database(standby.url, writes=False)
-            assert audit(standby.url).clean
+            assert verify(standby.url).clean

@@ -19,7 +19,7 @@ from core.book import ALICE, START, Book, debit_once, expire, grant, reserve, se
 from core.strategies import ACCOUNTS, MINUTE, Batch, batches
 from meterhold_server.core.model import OnExpiry
 from meterhold_server.core.operations import GrantOnce, Operation
-from meterhold_server.storage.audit import audit
+from meterhold_server.storage.verify import verify
 from support import contents
 
 from .conftest import SetClock
@@ -86,7 +86,7 @@ def test_batches_one_by_one_and_in_memory_are_the_same(
 
     check()
     for stored in (whole, one_by_one):
-        assert audit(stored.url).violations == ()
+        assert verify(stored.url).violations == ()
 
 
 def test_a_batch_sees_what_it_did_itself(

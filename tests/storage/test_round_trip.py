@@ -31,8 +31,8 @@ from meterhold_server.core.model import (
 from meterhold_server.core.needs import needs
 from meterhold_server.core.operations import Operation
 from meterhold_server.storage import due, pages
-from meterhold_server.storage.audit import audit
 from meterhold_server.storage.load import load
+from meterhold_server.storage.verify import verify
 
 from .conftest import SetClock
 from .stored import Stored
@@ -126,7 +126,7 @@ def test_every_field_of_a_whole_life(whole: Stored, set_clock: SetClock) -> None
         "RELEASED",
         "EXPIRED",
     }
-    assert audit(whole.url).clean
+    assert verify(whole.url).clean
 
 
 def test_what_is_loaded_is_what_was_decided(whole: Stored, set_clock: SetClock) -> None:

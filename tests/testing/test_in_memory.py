@@ -16,8 +16,9 @@ import meterhold
 from meterhold import EntryKind, LotCategory, OnExpiry, Overage, ReservationState
 from meterhold.testing import InMemory
 from meterhold.testing._channel import Channel
+from meterhold.v1 import admin_service_pb2 as admin
+from meterhold.v1 import admin_service_pb2_grpc, metering_service_pb2_grpc
 from meterhold.v1 import metering_service_pb2 as metering
-from meterhold.v1 import metering_service_pb2_grpc
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -296,6 +297,21 @@ def test_the_wire_is_that_of_the_server(memory: InMemory) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match="at most 65536 are allowed") as refused:
         stub.Debit(large, metadata=(("x-request-id", "mine"),))
     assert ("x-request-id", "mine") in list(refused.value.trailing_metadata() or ())
+
+
+def test_its_books_can_be_verified_and_need_no_rebuild(
+    memory: InMemory, client: meterhold.Client
+) -> None:
+    client.debit("alice", 30)
+    channel: Any = Channel(memory._answer)
+    stub = admin_service_pb2_grpc.AdminServiceStub(channel)
+    found = stub.VerifyBalance(admin.VerifyBalanceRequest(account="alice"))
+    assert (list(found.differences), found.entry_count) == ([], 2)
+    assert found.balance.available_micros == 470
+    rebuilt = stub.RebuildBalance(admin.RebuildBalanceRequest(account="alice"))
+    assert rebuilt == admin.RebuildBalanceResponse(balance=found.balance)
+    unknown = stub.VerifyBalance(admin.VerifyBalanceRequest(account="bob"))
+    assert (list(unknown.differences), unknown.entry_count) == ([], 0)
 
 
 def test_a_deadline_that_has_passed_is_told(memory: InMemory) -> None:

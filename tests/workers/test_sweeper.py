@@ -20,9 +20,9 @@ from meterhold_server.core.model import AccountKey, OnExpiry
 from meterhold_server.core.operations import Operation
 from meterhold_server.core.outcomes import Granted, Reserved
 from meterhold_server.storage import statements
-from meterhold_server.storage.audit import audit
 from meterhold_server.storage.due import DueAccount, due_accounts
 from meterhold_server.storage.exchange import Connection, Statement
+from meterhold_server.storage.verify import verify
 from meterhold_server.workers.sweeper import Sweep, Sweeper
 from support.engines import Observer, answers, running
 from support.waiting import until
@@ -192,7 +192,7 @@ async def test_any_number_of_them_expire_each_hold_once(
     assert sum(sweep.holds_charged for sweep in sweeps) == 200
     assert observer.one("SELECT count(*) FROM entry WHERE kind = 'EXPIRY_CHARGE'") == 200
     assert observer.one("SELECT count(*) FROM reservation WHERE state = 'EXPIRED'") == 400
-    assert audit(database_url).violations == ()
+    assert verify(database_url).violations == ()
 
 
 @pytest.mark.slow
@@ -217,7 +217,7 @@ async def test_ten_thousand_due_holds_are_swept_soon(
     record_property("seconds", round(seconds, 3))
     assert swept.holds_released == 10_000
     assert seconds < 5
-    assert audit(database_url).violations == ()
+    assert verify(database_url).violations == ()
 
 
 class TestInTheBackground:
@@ -249,7 +249,7 @@ class TestInTheBackground:
         await sweeping.stop()
         await Sweeper(engine, reader).run_once()
         assert held(observer) == 0
-        assert audit(database_url).violations == ()
+        assert verify(database_url).violations == ()
 
     async def test_it_goes_on_after_a_failure(
         self,

@@ -79,6 +79,14 @@ def deadline_passed() -> Failure:
     )
 
 
+def verification_too_long() -> Failure:
+    return Failure(
+        FailureReason.DEADLINE_PASSED,
+        "the account has more to check than a call may take time for; nothing was written; run "
+        "`meterhold-server verify --account` instead",
+    )
+
+
 def contended() -> Failure:
     return Failure(
         FailureReason.DATABASE_UNAVAILABLE,

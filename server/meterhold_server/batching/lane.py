@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from meterhold_server.batching import failures
 from meterhold_server.batching.failures import Failure
 from meterhold_server.batching.transaction import BatchFault, Unresolved, transact
 from meterhold_server.core.model import Rules
-from meterhold_server.core.operations import Operation
+from meterhold_server.core.operations import Operation, Rebuild
 from meterhold_server.core.outcomes import Outcome
 from meterhold_server.storage.errors import Fault
 from meterhold_server.storage.session import Session
@@ -123,7 +124,8 @@ class Lane:
                 self._busy_since = started = time.monotonic()
                 ready = self._ready(batch, started)
                 if ready:
-                    self._run(ready)
+                    for part in _apart(ready):
+                        self._run(part)
                     self._measure(time.monotonic() - started)
                 self._busy_since = None
         finally:
@@ -295,6 +297,13 @@ class Lane:
         if answers:
             with suppress(RuntimeError):  # The loop is gone, and every waiter with it.
                 self._loop.call_soon_threadsafe(_deliver, answers)
+
+
+def _apart(batch: list[Waiting]) -> Iterable[list[Waiting]]:
+    """A rebuild is carried out alone: it is decided by sums that others would change."""
+    for is_rebuild, group in groupby(batch, lambda each: isinstance(each.operation, Rebuild)):
+        waiting = list(group)
+        yield from [[each] for each in waiting] if is_rebuild else [waiting]
 
 
 def _deliver(answers: Iterable[Answer]) -> None:

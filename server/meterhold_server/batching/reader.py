@@ -7,16 +7,20 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
 import psycopg
 
 from meterhold_server.batching import failures
-from meterhold_server.storage.connection import connect_reader, sever
+from meterhold_server.storage.connection import connect_reader, connect_verifier, sever
 from meterhold_server.storage.exchange import Connection
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+VERIFY_SECONDS_MAX = 60.0
+"""How long the verification of one account may take."""
 
 READ_SECONDS_MAX = 15.0
 """When a read is given up that has no thread yet, or whose line fell silent.
@@ -35,10 +39,19 @@ class Reader:
         threads: int = 2,
         waiting_reads_max: int = 1000,
         read_seconds: float = 0.0005,
+        connect: Callable[[str], Connection] = connect_reader,
+        seconds_max: float = READ_SECONDS_MAX,
+        too_long: Callable[[], failures.Failure] = failures.read_too_long,
     ) -> None:
-        """`read_seconds` is about what a read takes, for the advice when to come back."""
+        """`read_seconds` is about what a read takes, for the advice when to come back.
+
+        `too_long` is what a read fails with that the database ended.
+        """
         self._read_seconds = read_seconds
         self._database_url = database_url
+        self._connect = connect
+        self._seconds_max = seconds_max
+        self._too_long = too_long
         self._waiting = 0
         self._waiting_reads_max = waiting_reads_max
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="reader")
@@ -59,7 +72,7 @@ class Reader:
         if self._waiting >= self._waiting_reads_max:
             raise failures.overloaded(self._waiting, self._waiting * self._read_seconds)
         loop = asyncio.get_running_loop()
-        under_way = _Read(loop)
+        under_way = _Read(loop, self._seconds_max)
         self._waiting += 1
         try:
             return await loop.run_in_executor(
@@ -91,7 +104,7 @@ class Reader:
                     return read(under_way.connection)
                 except psycopg.errors.QueryCanceled as error:
                     self._drop_connection()
-                    raise failures.read_too_long() from error
+                    raise self._too_long() from error
                 except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                     self._drop_connection()
                     if last or under_way.given_up:
@@ -109,10 +122,22 @@ class Reader:
     def _connected(self) -> Connection:
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None or connection.closed:
-            connection = connect_reader(self._database_url)
+            connection = self._connect(self._database_url)
             self._local.connection = connection
             self._connections = [c for c in self._connections if not c.closed] + [connection]
         return connection
+
+
+def verifier(database_url: str) -> Reader:
+    """One thread for verifications, beside the reads: they take long, and must starve nobody."""
+    return Reader(
+        database_url,
+        threads=1,
+        waiting_reads_max=16,
+        connect=partial(connect_verifier, statement_seconds_max=int(VERIFY_SECONDS_MAX)),
+        seconds_max=VERIFY_SECONDS_MAX,
+        too_long=failures.verification_too_long,
+    )
 
 
 class _Read:
@@ -121,17 +146,18 @@ class _Read:
     One that waits as long for a thread is given up too. Once begun it has all of its time.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds_max: float) -> None:
         self.connection: Connection | None = None
         self.begun: float | None = None
         self.ended = False
         self.given_up = False
         self._loop = loop
-        self.alarm = loop.call_later(READ_SECONDS_MAX, self._give_up)
+        self._seconds_max = seconds_max
+        self.alarm = loop.call_later(seconds_max, self._give_up)
 
     def _give_up(self) -> None:
         if self.begun is not None:
-            left = self.begun + READ_SECONDS_MAX - time.monotonic()
+            left = self.begun + self._seconds_max - time.monotonic()
             if left > 0:
                 self.alarm = self._loop.call_later(left, self._give_up)
                 return

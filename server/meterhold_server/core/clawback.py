@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from meterhold_server.core import funds
-from meterhold_server.core.model import Account, EarlyRevocation, Entry, EntryKind, Lot, Part
+from meterhold_server.core.model import (
+    Account,
+    EarlyRevocation,
+    Entry,
+    EntryKind,
+    Lot,
+    Part,
+    PendingGrant,
+    PendingState,
+)
 from meterhold_server.core.posting import Posting
 
 PPM: Final = 1_000_000
@@ -22,6 +31,14 @@ def level_micros(granted_micros: int, fraction_ppm: int, amount_micros: int) -> 
 def waiting_micros(granted_micros: int, revocations: Iterable[EarlyRevocation]) -> int:
     """How much revocations that came early take of a grant."""
     return min(granted_micros, sum(_net_micros(granted_micros, one) for one in revocations))
+
+
+def coming_micros(pending: PendingGrant) -> int:
+    """What a grant will put in, as far as it is known now; 0 once it has landed."""
+    if pending.state is PendingState.LANDED:
+        return 0
+    waiting = waiting_micros(pending.amount_micros, pending.revocations.values())
+    return pending.amount_micros - waiting
 
 
 def _net_micros(granted_micros: int, of: EarlyRevocation) -> int:

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, assert_never
 
-from meterhold_server.core import accounts, charges, grants, holds, refunds, revocations
+from meterhold_server.core import (
+    accounts,
+    charges,
+    grants,
+    holds,
+    refunds,
+    repair,
+    revocations,
+)
 from meterhold_server.core.expiry import expire_due, is_due
 from meterhold_server.core.model import EMPTY_BALANCE, Account, Rules, State
 from meterhold_server.core.operations import (
@@ -23,6 +31,7 @@ from meterhold_server.core.operations import (
     Extend,
     GrantOnce,
     Operation,
+    Rebuild,
     RefundCharge,
     ReinstateGrant,
     Release,
@@ -54,6 +63,9 @@ def decide(state: State, operations: Sequence[Operation], now: datetime, rules: 
 
 def _step(posting: Posting, operation: Operation) -> Outcome:
     account = posting.state.accounts.get(operation.account_id)
+    if isinstance(operation, Rebuild):
+        # Before anything expires: what is damaged must not be worked with.
+        return repair.rebuild(posting, account, operation)
     expired = None
     if account is not None and is_due(account, posting.now):
         expired = expire_due(posting, account)

@@ -1,14 +1,18 @@
 """What must hold of every account at every commit, as one checkable function.
 
-The identities are those of docs/semantics.md. The same facts stand as CHECK constraints on the
-tables, as far as one row can tell.
+The identities are those of docs/semantics.md. `storage.checks` says the same set-wise in SQL, and
+the two are tested against each other. CHECK constraints on the tables say it as far as one row can
+tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
-from meterhold_server.core.landing import coming_micros
+from meterhold_server.core.clawback import coming_micros
+from meterhold_server.core.differences import Difference, unequal
 from meterhold_server.core.model import (
     Account,
     Entry,
@@ -18,7 +22,7 @@ from meterhold_server.core.model import (
     ReservationState,
 )
 
-_SIGN = {
+_SIGN: Final = {
     EntryKind.GRANT: 1,
     EntryKind.REFUND: 1,
     EntryKind.DEBIT: -1,
@@ -29,13 +33,11 @@ _SIGN = {
     EntryKind.REVOCATION: -1,
     EntryKind.REINSTATEMENT: 1,
 }
-_TOTALS = {
-    "granted_micros": (EntryKind.GRANT, EntryKind.ALLOWANCE),
-    "spent_micros": (EntryKind.DEBIT, EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE),
-    "expired_micros": (EntryKind.EXPIRY,),
-    "refunded_micros": (EntryKind.REFUND,),
-    "revoked_micros": (EntryKind.REVOCATION, EntryKind.REINSTATEMENT),
-}
+"""Of a CORRECTION any sign is right, and 0 as well."""
+
+_CHARGES_OF_HOLDS: Final = (EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE, EntryKind.CORRECTION)
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def violations(account: Account, entries: Sequence[Entry]) -> list[str]:
@@ -44,21 +46,24 @@ def violations(account: Account, entries: Sequence[Entry]) -> list[str]:
     `account` must have all its lots and reservations, and `entries` its whole ledger by `seq`.
     """
     return [
-        f"account {account.key.account!r} ({account.key.unit}): {violation}"
-        for violation in _violations(account, entries)
+        f"account {account.key.account!r} ({account.key.unit}): {difference.sentence}"
+        for difference in differences(account, entries)
     ]
 
 
-def _violations(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
-    yield from _account_violations(account)
-    yield from _lot_violations(account)
+def differences(account: Account, entries: Sequence[Entry]) -> list[Difference]:
+    """Everything that is not as it must be, of an account and its whole ledger by `seq`."""
+    found = [*_account_differences(account), *_lot_differences(account, entries)]
     for reservation in account.reservations.values():
-        yield from _reservation_violations(reservation)
-    yield from _entry_violations(account, entries)
-    yield from _expiry_violations(account)
+        found += _reservation_differences(reservation)
+    found += _entry_differences(account, entries)
+    found += _charge_differences(account, entries)
+    found += _refund_differences(account, entries)
+    found += _expiry_differences(account)
+    return found
 
 
-def _account_violations(account: Account) -> Iterator[str]:
+def _account_differences(account: Account) -> Iterator[Difference]:
     active = [r for r in account.reservations.values() if r.active]
     yield from _differ("remaining", account.remaining_micros, "available + held",
                        account.available_micros + account.held_micros)  # fmt: skip
@@ -74,37 +79,80 @@ def _account_violations(account: Account) -> Iterator[str]:
     yield from _differ("pending", account.pending_micros, "sum of pending grants",
                        sum(map(coming_micros, account.pending.values())))  # fmt: skip
     if account.debt_micros and account.lots_available_micros:
-        yield f"debt {account.debt_micros} while {account.lots_available_micros} are available"
-    for name in ("held_micros", "debt_micros", "held_on_credit_micros", *_TOTALS):
-        if getattr(account, name) < 0:
-            yield f"{name} is negative: {getattr(account, name)}"
+        sentence = f"debt {account.debt_micros} while {account.lots_available_micros} are available"
+        yield Difference("debt", account.debt_micros, 0, sentence)
+    names = ("held", "debt", "held_on_credit", *_TOTALS)
+    yield from _not_negative("", ((f"{name}_micros", _micros(account, name)) for name in names))
 
 
-def _lot_violations(account: Account) -> Iterator[str]:
-    held = dict.fromkeys((lot.seq for lot in account.lots), 0)
+def _lot_differences(account: Account, entries: Sequence[Entry]) -> Iterator[Difference]:
+    held = _earmarked(account)
+    parts, expired = _parts_and_expiries(entries)
+    for lot in account.lots:
+        name = f"lot {lot.seq}"
+        amounts = ("available", "held", "expired", "repaid", "revoked", "revoked_here")
+        yield from _not_negative(f"{name} ", ((each, _micros(lot, each)) for each in amounts))
+        left = lot.available_micros + lot.held_micros
+        gone = lot.expired_micros + lot.revoked_here_micros
+        if left + gone > lot.granted_micros or (
+            lot.revoked_micros + lot.expired_micros > lot.granted_micros
+        ):
+            yield Difference(name, left, lot.granted_micros, f"{name} has more than was granted")
+        if lot.revoked_here_micros > lot.revoked_micros:
+            what = f"{name} revoked here"
+            sentence = f"{what} {lot.revoked_here_micros} is more than all of {lot.revoked_micros}"
+            yield Difference(what, lot.revoked_here_micros, lot.revoked_micros, sentence)
+        yield from _differ(f"{name} held", lot.held_micros, "earmarked by reservations",
+                           held.pop(lot.seq, 0))  # fmt: skip
+        yield from _differ(f"{name} available + held + repaid", left + lot.repaid_micros,
+                           "its parts of entries", parts.pop(lot.seq, 0))  # fmt: skip
+        yield from _differ(f"{name} expired", lot.expired_micros, "its EXPIRY entries",
+                           expired.get(lot.seq, 0))  # fmt: skip
+        yield from _differ(f"{name} revoked", lot.revoked_micros, "its REVOCATION entries",
+                           _revoked_of(lot.seq, entries))  # fmt: skip
+        taken = sum(taken for _, taken in (lot.revocations or {}).values())
+        yield from _differ(f"{name} revoked", lot.revoked_micros, "its revocations", taken)
+    for lot_seq, micros in sorted(held.items()):
+        sentence = f"reservations hold {micros} in lot {lot_seq}, which does not exist"
+        yield Difference(f"lot {lot_seq} held", 0, micros, sentence)
+    for lot_seq, micros in sorted(parts.items()):
+        if micros:
+            sentence = f"entries say {micros} of lot {lot_seq}, which does not exist"
+            yield Difference(f"lot {lot_seq}", 0, micros, sentence)
+
+
+def _revoked_of(lot_seq: int, entries: Iterable[Entry]) -> int:
+    kinds = (EntryKind.REVOCATION, EntryKind.REINSTATEMENT)
+    return -sum(e.amount_micros for e in entries if e.kind in kinds and e.related_seq == lot_seq)
+
+
+def _earmarked(account: Account) -> dict[int, int]:
+    """What active reservations hold of each lot."""
+    held: dict[int, int] = {}
     for reservation in account.reservations.values():
         for lot_seq, part in reservation.parts if reservation.active else ():
             held[lot_seq] = held.get(lot_seq, 0) + part
-    for lot in account.lots:
-        if lot.available_micros < 0 or lot.held_micros < 0:
-            yield f"lot {lot.seq} is negative"
-        lost = lot.expired_micros + lot.revoked_here_micros
-        if lot.available_micros + lot.held_micros + lost > lot.granted_micros:
-            yield f"lot {lot.seq} has more than was granted"
-        if lot.expired_micros + lot.revoked_micros > lot.granted_micros:
-            yield f"lot {lot.seq} has lost more than was granted"
-        taken = sum(taken for _, taken in (lot.revocations or {}).values())
-        yield from _differ(f"lot {lot.seq} revoked", lot.revoked_micros, "by its revocations",
-                           taken)  # fmt: skip
-        yield from _differ(f"lot {lot.seq} held", lot.held_micros, "earmarked by reservations",
-                           held.pop(lot.seq))  # fmt: skip
-    if held:
-        yield f"reservations hold in lots that do not exist: {sorted(held)}"
+    return held
 
 
-def _reservation_violations(reservation: Reservation) -> Iterator[str]:
+def _parts_and_expiries(entries: Iterable[Entry]) -> tuple[dict[int, int], dict[int, int]]:
+    """By lot: what entries gave to it less what they took, and what of it has expired."""
+    parts: dict[int, int] = {}
+    expired: dict[int, int] = {}
+    for entry in entries:
+        sign = (entry.amount_micros > 0) - (entry.amount_micros < 0)
+        for lot_seq, part in entry.parts:
+            parts[lot_seq] = parts.get(lot_seq, 0) + sign * part
+        if entry.kind is EntryKind.EXPIRY:
+            expired[entry.related_seq] = expired.get(entry.related_seq, 0) - entry.amount_micros
+    return parts, expired
+
+
+def _reservation_differences(reservation: Reservation) -> Iterator[Difference]:
     name = f"reservation {reservation.reservation_id!r}"
     parts = sum(part for _, part in reservation.parts)
+    amounts = ("open", "on_credit", "captured", "from_hold", "released", "expiry_charged")
+    yield from _not_negative(f"{name} ", ((each, _micros(reservation, each)) for each in amounts))
     yield from _differ(f"{name} open", reservation.open_micros, "its parts",
                        parts + reservation.on_credit_micros)  # fmt: skip
     held = reservation.open_micros if reservation.active else 0
@@ -115,87 +163,155 @@ def _reservation_violations(reservation: Reservation) -> Iterator[str]:
         + reservation.expiry_charged_micros,
     )  # fmt: skip
     if reservation.active == (reservation.end_time is not None):
-        yield f"{name} is {reservation.state} with end time {reservation.end_time}"
+        sentence = f"{name} is {reservation.state} with end time {reservation.end_time}"
+        yield Difference(f"{name} end time", 0, 0, sentence)
     if (reservation.state is ReservationState.SETTLED) != (reservation.closing is not None):
-        yield f"{name} is {reservation.state} with closing {reservation.closing}"
+        sentence = f"{name} is {reservation.state} with closing {reservation.closing}"
+        yield Difference(f"{name} closing", 0, 0, sentence)
 
 
-def _entry_violations(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
+def _entry_differences(account: Account, entries: Sequence[Entry]) -> Iterator[Difference]:
+    numbers = [entry.seq for entry in entries]
+    yield from _differ("seq", account.seq, "number of entries", len(entries))
+    if numbers != list(range(1, len(entries) + 1)):
+        position = next(at for at, seq in enumerate(numbers, start=1) if at != seq)
+        sentence = f"entry {numbers[position - 1]} stands at position {position}"
+        yield Difference("entries", numbers[position - 1], position, sentence)
+        return
+    for entry in entries:
+        wanted = _SIGN.get(entry.kind)
+        if wanted is not None and entry.amount_micros * wanted <= 0:
+            sentence = f"entry {entry.seq} is a {entry.kind} of {entry.amount_micros}"
+            yield Difference(f"entry {entry.seq}", entry.amount_micros, 0, sentence)
+    yield from _chain_differences(entries)
+    total = sum(entry.amount_micros for entry in entries)
+    yield from _differ("remaining", account.remaining_micros, "sum of entries", total)
+    for name, counts in _TOTALS.items():
+        yield from _differ(f"{name}_micros", _micros(account, name), "sum of its entries",
+                           sum(abs(entry.amount_micros) * counts(entry) for entry in entries)
+                           )  # fmt: skip
+
+
+def _chain_differences(entries: Sequence[Entry]) -> Iterator[Difference]:
+    """A CORRECTION of another entry counts in the place of that one."""
+    changes = [0] * (len(entries) + 1)
+    for entry in entries:
+        place = entry.related_seq if entry.kind is EntryKind.CORRECTION else 0
+        if place > len(entries):
+            sentence = f"entry {entry.seq} corrects entry {place}, which does not exist"
+            yield Difference(f"entry {entry.seq}", place, 0, sentence)
+        else:
+            changes[place or entry.seq] += entry.amount_micros
     balance = 0
-    sums = dict.fromkeys(EntryKind, 0)
-    for position, entry in enumerate(entries, start=1):
-        if entry.seq != position:
-            yield f"entry {entry.seq} stands at position {position}"
-            return
-        if entry.amount_micros * _SIGN[entry.kind] <= 0:
-            yield f"entry {entry.seq} is a {entry.kind} of {entry.amount_micros}"
-        balance += entry.amount_micros
-        sums[entry.kind] += entry.amount_micros
+    for entry in entries:
+        balance += changes[entry.seq]
         yield from _differ(f"entry {entry.seq} remaining after", entry.remaining_after_micros,
                            "sum of entries up to it", balance)  # fmt: skip
-    yield from _differ("seq", account.seq, "number of entries", len(entries))
-    yield from _differ("remaining", account.remaining_micros, "sum of entries", balance)
-    for name, kinds in _TOTALS.items():
-        of_entries = sum(sums[kind] for kind in kinds)
-        yield from _differ(name, getattr(account, name), "sum of its entries",
-                           of_entries * _SIGN[kinds[0]])  # fmt: skip
-    yield from _refund_violations(account, entries)
-    yield from _source_violations(account.reservations.values(), entries)
 
 
-def _refund_violations(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
+def _charge_differences(account: Account, entries: Sequence[Entry]) -> Iterator[Difference]:
+    """Each reservation is charged by its own entries and by no others."""
+    charged: dict[str, int] = {}
+    for entry in entries:
+        unrelated = entry.kind is EntryKind.CORRECTION and not entry.reservation_id
+        if (entry.kind in _CHARGES_OF_HOLDS and not unrelated) or _trues_up(entry):
+            so_far = charged.get(entry.reservation_id, 0)
+            charged[entry.reservation_id] = so_far - entry.amount_micros
+    for reservation in account.reservations.values():
+        yield from _differ(
+            f"reservation {reservation.reservation_id!r} charged",
+            reservation.captured_micros + reservation.expiry_charged_micros,
+            "sum of its entries", charged.pop(reservation.reservation_id, 0),
+        )  # fmt: skip
+    for reservation_id, micros in sorted(charged.items()):
+        name = f"reservation {reservation_id!r}"
+        yield Difference(name, 0, micros, f"entries charge {name}, which does not exist")
+
+
+def _trues_up(entry: Entry) -> bool:
+    """Whether a late settle gave back what the expiry of its hold had charged: that has no key."""
+    return entry.kind is EntryKind.REFUND and not entry.key
+
+
+def _refund_differences(account: Account, entries: Sequence[Entry]) -> Iterator[Difference]:
     """Of each charge what its refunds gave back is known, and no more than was charged."""
     refunded: dict[int, int] = {}
+    amounts = {entry.seq: entry.amount_micros for entry in entries}
     for entry in entries:
-        if entry.kind is not EntryKind.REFUND:
-            continue
-        seq = entry.related_seq
-        refunded[seq] = refunded.get(seq, 0) + entry.amount_micros
+        if entry.kind is EntryKind.REFUND:
+            seq = entry.related_seq
+            refunded[seq] = refunded.get(seq, 0) + entry.amount_micros
     for seq, micros in refunded.items():
-        if micros > -entries[seq - 1].amount_micros:
-            yield f"entry {seq} charged {-entries[seq - 1].amount_micros}, {micros} were given back"
+        charged = -amounts.get(seq, 0)
+        if micros > charged:
+            sentence = f"entry {seq} charged {charged}, {micros} were given back"
+            yield Difference(f"refunded of entry {seq}", micros, charged, sentence)
     for seq in sorted(refunded.keys() | account.charge_refunds.keys()):
         known = account.charge_refunds.get(seq)
         yield from _differ(f"refunded of entry {seq}", known.refunded_micros if known else 0,
                            "sum of its refunds", refunded.get(seq, 0))  # fmt: skip
 
 
-def _source_violations(
-    reservations: Iterable[Reservation], entries: Sequence[Entry]
-) -> Iterator[str]:
-    """Each reservation is charged by its own entries and by no others.
-
-    A late settle gives back without a key. What RefundCharge gives back stays charged.
-    """
-    charged: dict[str, int] = {}
-    for entry in entries:
-        if entry.kind is EntryKind.REFUND and entry.key:
-            continue
-        if entry.kind in (EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE, EntryKind.REFUND):
-            charged[entry.reservation_id] = (
-                charged.get(entry.reservation_id, 0) - entry.amount_micros
-            )
-    for reservation in reservations:
-        yield from _differ(
-            f"reservation {reservation.reservation_id!r} charged",
-            reservation.captured_micros + reservation.expiry_charged_micros,
-            "sum of its entries", charged.pop(reservation.reservation_id, 0),
-        )  # fmt: skip
-    if charged:
-        yield f"entries charge reservations that do not exist: {sorted(charged)}"
+def _expiry_differences(account: Account) -> Iterator[Difference]:
+    first = first_due(account)
+    following = account.next_expire_time
+    if first and (following is None or following > first):
+        sentence = f"next expiry {following} is later than {first}"
+        yield Difference("next expiry", _microseconds(following), _microseconds(first), sentence)
 
 
-def _expiry_violations(account: Account) -> Iterator[str]:
+def first_due(account: Account) -> datetime | None:
+    """When the first thing is due of an account with all its lots, holds and pending grants."""
     times = [lot.expire_time for lot in account.lots if lot.available_micros and lot.expire_time]
     times += [r.expire_time for r in account.reservations.values() if r.active]
-    times += [p.effective_time for p in account.pending.values() if p.state is PendingState.PENDING]
+    waiting = [p for p in account.pending.values() if p.state is PendingState.PENDING]
+    times += [pending.effective_time for pending in waiting]
     if account.allowance and account.allowance.refill_time:
         times.append(account.allowance.refill_time)
-    first = min(times, default=None)
-    if first and (account.next_expire_time is None or account.next_expire_time > first):
-        yield f"next expiry {account.next_expire_time} is later than {first}"
+    return min(times, default=None)
 
 
-def _differ(name: str, value: int, other_name: str, other: int) -> Iterator[str]:
-    if value != other:
-        yield f"{name} {value} ≠ {other_name} {other}"
+def _microseconds(time: datetime | None) -> int:
+    return (time - EPOCH) // timedelta(microseconds=1) if time else 0
+
+
+def _micros(of: object, name: str) -> int:
+    micros: int = getattr(of, f"{name}_micros")
+    return micros
+
+
+def _not_negative(prefix: str, amounts: Iterable[tuple[str, int]]) -> Iterator[Difference]:
+    for name, micros in amounts:
+        if micros < 0:
+            what = f"{prefix}{name}"
+            yield Difference(what, micros, 0, f"{what} is negative: {micros}")
+
+
+def _differ(what: str, stored: int, source: str, expected: int) -> Iterator[Difference]:
+    if stored != expected:
+        yield unequal(what, stored, source, expected)
+
+
+def _kinds(*kinds: EntryKind, correction: int = 0) -> Callable[[Entry], int]:
+    """How an entry counts in a total: corrections of the sign `correction` do too."""
+
+    def counts(entry: Entry) -> int:
+        if entry.kind is EntryKind.CORRECTION:
+            return int(entry.amount_micros * correction > 0)
+        return int(entry.kind in kinds)
+
+    return counts
+
+
+def _revoked(entry: Entry) -> int:
+    return {EntryKind.REVOCATION: 1, EntryKind.REINSTATEMENT: -1}.get(entry.kind, 0)
+
+
+_TOTALS: Final = {
+    "granted": _kinds(EntryKind.GRANT, EntryKind.ALLOWANCE, correction=1),
+    "spent": _kinds(EntryKind.DEBIT, EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE, correction=-1),
+    "expired": _kinds(EntryKind.EXPIRY),
+    "refunded": _kinds(EntryKind.REFUND),
+    "revoked": _revoked,
+}
+"""How the absolute amount of an entry counts in each lifetime total."""

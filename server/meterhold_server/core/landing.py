@@ -39,24 +39,16 @@ def schedule(
         revocations=dict(revocations),
     )
     account.pending[pending.idempotency_key] = pending
-    account.pending_micros += coming_micros(pending)
+    account.pending_micros += clawback.coming_micros(pending)
     funds.expect_expiry(account, pending.effective_time)
     posting.touch(account)
     posting.touch_pending(pending)
     return pending
 
 
-def coming_micros(pending: PendingGrant) -> int:
-    """What a grant will put in, as far as it is known now; 0 once it has landed."""
-    if pending.state is PendingState.LANDED:
-        return 0
-    waiting = clawback.waiting_micros(pending.amount_micros, pending.revocations.values())
-    return pending.amount_micros - waiting
-
-
 def land(posting: Posting, account: Account, pending: PendingGrant) -> Deposit:
     """Put a pending grant in. What was revoked of it meanwhile is taken at once."""
-    account.pending_micros -= coming_micros(pending)
+    account.pending_micros -= clawback.coming_micros(pending)
     landed = deposit(
         posting,
         account,

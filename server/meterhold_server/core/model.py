@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from meterhold_server.core.summary import Summary
 
 AMOUNT_MICROS_MAX: Final = 10**15
 """The most that one call may move."""
@@ -504,3 +507,4 @@ class State:
     claims: dict[ClaimKey, Claim] = field(default_factory=dict)
     tombstones: dict[GrantKey, Tombstone] = field(default_factory=dict)
     defaults: dict[DefaultsKey, Defaults] = field(default_factory=dict)
+    summaries: dict[str, Summary] = field(default_factory=dict)

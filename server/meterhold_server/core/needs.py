@@ -27,6 +27,7 @@ from meterhold_server.core.operations import (
     Extend,
     GrantOnce,
     Operation,
+    Rebuild,
     RefundCharge,
     ReinstateGrant,
     Release,
@@ -43,7 +44,8 @@ class Needs:
 
     `charges`: these entries, by account and seq, and what has been refunded of them. `grants`: of
     these claims, too, the lots and pending grants. `allowances`: the allowances of these accounts.
-    `tombstones` and `changed_defaults` are to be locked.
+    `tombstones` and `changed_defaults` are to be locked. `summaries`: of these accounts, the whole
+    history in sums.
     """
 
     account_ids: set[str] = field(default_factory=set)
@@ -55,6 +57,7 @@ class Needs:
     allowances: set[str] = field(default_factory=set)
     defaults: set[DefaultsKey] = field(default_factory=set)
     changed_defaults: set[DefaultsKey] = field(default_factory=set)
+    summaries: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -86,6 +89,8 @@ def needs(operations: Sequence[Operation]) -> Needs:
             wanted.reservations.add((operation.account_id, operation.reservation_id))
         if isinstance(operation, RefundCharge):
             wanted.charges.add((operation.account_id, operation.charge_seq))
+        if isinstance(operation, Rebuild):
+            wanted.summaries.add(operation.account_id)
         if isinstance(operation, Configure):
             wanted.allowances.add(operation.account_id)
         if isinstance(operation, GrantOnce | Configure):

@@ -224,6 +224,16 @@ class Expire(AccountOperation):
     """Let what is due expire, and nothing else. Every other operation does this first as well."""
 
 
+@dataclass(slots=True)
+class Rebuild(AccountOperation):
+    """Set right what differs in the account. It is decided alone, not beside other operations.
+
+    `deleted_claims` are keys, as JSON, that were removed as they named entries that do not exist.
+    """
+
+    deleted_claims: tuple[str, ...] = ()
+
+
 Operation = (
     Reserve
     | Settle
@@ -238,4 +248,5 @@ Operation = (
     | Configure
     | ConfigureDefaults
     | Expire
+    | Rebuild
 )

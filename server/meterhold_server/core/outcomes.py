@@ -310,6 +310,14 @@ class DefaultsConfigured:
     defaults: Defaults
 
 
+@dataclass(slots=True)
+class Rebuilt:
+    """What was posted to set an account right, and its balance after it."""
+
+    balance: Balance
+    corrections: list[Entry]
+
+
 Outcome = (
     Reserved
     | Settled
@@ -324,5 +332,6 @@ Outcome = (
     | Configured
     | DefaultsConfigured
     | Expired
+    | Rebuilt
     | Rejected
 )

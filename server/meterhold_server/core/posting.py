@@ -50,6 +50,8 @@ class Writes:
     defaults: dict[DefaultsKey, Defaults] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
+    rebuilt: bool = False
+    """Whether anything of a lot may have changed, even back to what most lots have."""
 
     def __bool__(self) -> bool:
         return bool(self.accounts or self.claims or self.tombstones or self.defaults)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from meterhold_server.core import clawback, expiry, funds
-from meterhold_server.core.landing import coming_micros, land
+from meterhold_server.core.clawback import coming_micros
+from meterhold_server.core.landing import land
 from meterhold_server.core.model import (
     EMPTY_BALANCE,
     Account,

@@ -16,7 +16,7 @@ from meterhold_server.demo.service import ended_by_signals, fresh_database, serv
 from meterhold_server.demo.settings import DemoSettings
 from meterhold_server.demo.trace import TracedRequest, read_trace
 from meterhold_server.demo.workload import Workload, make_workload
-from meterhold_server.storage.audit import audit
+from meterhold_server.storage.verify import verify
 
 
 def run(settings: DemoSettings) -> int:
@@ -34,7 +34,7 @@ def run(settings: DemoSettings) -> int:
     try:
         with ended_by_signals(), fresh_database(settings) as url:
             tally = asyncio.run(_replay(settings, url, workload, console))
-            result = audit(url)
+            result = verify(url)
     except KeyboardInterrupt:
         console.print("Interrupted. What the demo started has stopped.")
         raise

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meterhold_server.demo.books import REPLAYED_CALLS, Tally
-from meterhold_server.storage.audit import Audit
+from meterhold_server.storage.verify import Verification
 
 _MICROS_PER_CREDIT: Final = 1_000_000
 _LIVE_SECONDS: Final = 0.1
@@ -37,7 +37,7 @@ async def progress(console: Console, tally: Tally, requests: int) -> AsyncIterat
     console.print(_line(tally, requests))
 
 
-def results(tally: Tally, audit: Audit) -> Table:
+def results(tally: Tally, verified: Verification) -> Table:
     """The table of what became of the requests, and of how long the calls took."""
     table = Table(show_header=False)
     table.add_column()
@@ -45,7 +45,7 @@ def results(tally: Tally, audit: Audit) -> Table:
     for name, value in _requests(tally):
         table.add_row(name, value)
     table.add_section()
-    for name, value in _money(audit):
+    for name, value in _money(verified):
         table.add_row(name, value)
     table.add_section()
     for name, value in _calls(tally):
@@ -53,9 +53,9 @@ def results(tally: Tally, audit: Audit) -> Table:
     return table
 
 
-def equation(audit: Audit) -> tuple[bool, Text]:
+def equation(verified: Verification) -> tuple[bool, Text]:
     """Whether all credits are accounted for, and the sum, in credits and in micros."""
-    given, gone = _sides(audit)
+    given, gone = _sides(verified)
     exact = sum(given.values()) == sum(gone.values())
     sign = "=" if exact else "≠"
     lines = [f"{' + '.join(given)} {sign} {' + '.join(gone)}"]
@@ -65,12 +65,12 @@ def equation(audit: Audit) -> tuple[bool, Text]:
     return exact, Text("\n".join(lines), style="" if exact else "bold red")
 
 
-def verdict(tally: Tally, audit: Audit) -> Iterator[Text]:
+def verdict(tally: Tally, verified: Verification) -> Iterator[Text]:
     """What was checked, and what of it does not hold."""
     yield from _judged(
-        f"{audit.accounts:,} accounts, {audit.entries:,} entries",
+        f"{verified.accounts:,} accounts, {verified.entries:,} entries",
         "every invariant holds",
-        audit.violations,
+        verified.violations,
     )
     yield from _judged(
         "books kept by the callers", "every answer and balance agrees", tally.problems
@@ -118,21 +118,21 @@ def _requests(tally: Tally) -> Iterator[tuple[str, str]]:
     yield "of them expired and charged", f"{tally.expired_charged:,}"
 
 
-def _money(audit: Audit) -> Iterator[tuple[str, str]]:
-    given, gone = _sides(audit)
+def _money(verified: Verification) -> Iterator[tuple[str, str]]:
+    given, gone = _sides(verified)
     for name, micros in (given | gone).items():
         yield f"credits {name}", credits_text(micros)
 
 
-def _sides(audit: Audit) -> tuple[dict[str, int], dict[str, int]]:
+def _sides(verified: Verification) -> tuple[dict[str, int], dict[str, int]]:
     """What came in, and where it is. Refunds and revocations only if there are any."""
-    given = {"granted": audit.granted_micros}
-    gone = {"spent": audit.spent_micros, "expired": audit.expired_micros}
-    if audit.refunded_micros:
-        given["refunded"] = audit.refunded_micros
-    if audit.revoked_micros:
-        gone["revoked"] = audit.revoked_micros
-    return given, gone | {"held": audit.held_micros, "available": audit.available_micros}
+    given = {"granted": verified.granted_micros}
+    gone = {"spent": verified.spent_micros, "expired": verified.expired_micros}
+    if verified.refunded_micros:
+        given["refunded"] = verified.refunded_micros
+    if verified.revoked_micros:
+        gone["revoked"] = verified.revoked_micros
+    return given, gone | {"held": verified.held_micros, "available": verified.available_micros}
 
 
 def _calls(tally: Tally) -> Iterator[tuple[str, str]]:

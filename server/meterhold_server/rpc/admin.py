@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meterhold.v1 import admin_service_pb2 as pb
 from meterhold.v1.admin_service_pb2_grpc import AdminServiceServicer
 from meterhold_server.core.expiry import is_due
-from meterhold_server.core.model import Defaults, DefaultsKey, account_id_of
-from meterhold_server.core.operations import Expire
-from meterhold_server.core.outcomes import Configured, DefaultsConfigured, Expired
+from meterhold_server.core.model import (
+    EMPTY_BALANCE,
+    AccountKey,
+    Defaults,
+    DefaultsKey,
+    account_id_of,
+)
+from meterhold_server.core.operations import Expire, Rebuild
+from meterhold_server.core.outcomes import Configured, DefaultsConfigured, Expired, Rebuilt
 from meterhold_server.rpc import page_token, requests, responses, terms
 from meterhold_server.rpc.requests import account_key
-from meterhold_server.rpc.validation import ACCOUNT_CHARACTERS_MAX, Fields
+from meterhold_server.rpc.validation import (
+    ACCOUNT_CHARACTERS_MAX,
+    Fields,
+    InvalidRequest,
+    Violation,
+)
 from meterhold_server.storage import pages
+from meterhold_server.storage.verify import DIFFERENCES_MAX, verify_account
 
 if TYPE_CHECKING:
     from meterhold_server.rpc.service import Context, Service
     from meterhold_server.storage.pages import AccountRead
+
+_REBUILT_ENTRIES_MAX: Final = 1_000_000
+"""Of a longer ledger, a rebuild would keep a lane from its other accounts for too long."""
 
 
 class AdminServicer(AdminServiceServicer):
@@ -92,6 +107,48 @@ class AdminServicer(AdminServiceServicer):
         for read in accounts:
             read.account.allowance = allowances.get(read.account.account_id)
 
+    async def VerifyBalance(
+        self, request: pb.VerifyBalanceRequest, context: Context
+    ) -> pb.VerifyBalanceResponse:
+        account = self._account(request)
+        found = await self._service.verifier.run(verify_account, account_id_of(account))
+        if found is None:
+            return pb.VerifyBalanceResponse(balance=responses.balance(EMPTY_BALANCE))
+        return pb.VerifyBalanceResponse(
+            differences=map(responses.difference, found.differences),
+            balance=responses.balance(found.account.balance()),
+            entry_count=found.entries,
+        )
+
+    async def RebuildBalance(
+        self, request: pb.RebuildBalanceRequest, context: Context
+    ) -> pb.RebuildBalanceResponse:
+        """What is sound never reaches a lane: there is nothing to set right."""
+        account = self._account(request)
+        before = await self._service.verifier.run(verify_account, account_id_of(account))
+        if before is None or not before.differences:
+            balance = before.account.balance() if before else EMPTY_BALANCE
+            return pb.RebuildBalanceResponse(balance=responses.balance(balance))
+        _refuse_large(before.entries)
+        outcome = await self._service.submit(Rebuild(account), context)
+        assert isinstance(outcome, Rebuilt)
+        after = await self._service.verifier.run(verify_account, account_id_of(account))
+        remaining = after.differences if after else []
+        still = {difference.what for difference in remaining}
+        repaired = [each for each in before.differences if each.what not in still]
+        return pb.RebuildBalanceResponse(
+            repaired=map(responses.difference, repaired),
+            remaining=map(responses.difference, remaining),
+            corrections=map(responses.entry, outcome.corrections[:DIFFERENCES_MAX]),
+            balance=responses.balance(outcome.balance),
+        )
+
+    def _account(self, request: pb.VerifyBalanceRequest | pb.RebuildBalanceRequest) -> AccountKey:
+        fields = Fields()
+        account = account_key(fields, request, self._service.caller)
+        fields.done()
+        return account
+
     async def _current(self, read: AccountRead, context: Context) -> pb.Account:
         """An account of a page, once what is due in it has expired: rare, as the sweeper does."""
         message = responses.account(read.account)
@@ -104,3 +161,12 @@ class AdminServicer(AdminServiceServicer):
             )
             terms.set_allowance(message, allowances.get(read.account.account_id))
         return message
+
+
+def _refuse_large(entries: int) -> None:
+    if entries > _REBUILT_ENTRIES_MAX:
+        description = (
+            f"has {entries} entries, and a server rebuilds at most {_REBUILT_ENTRIES_MAX}: run"
+            " `meterhold-server verify --repair --account` instead"
+        )
+        raise InvalidRequest([Violation("account", description)])

@@ -10,8 +10,9 @@ from google.protobuf.struct_pb2 import Struct
 from meterhold.v1 import admin_service_pb2 as admin_pb
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1 import types_pb2
+from meterhold_server.core.clawback import coming_micros
 from meterhold_server.core.descriptions import description
-from meterhold_server.core.landing import coming_micros
+from meterhold_server.core.differences import Difference
 from meterhold_server.core.model import (
     EMPTY_BALANCE,
     Account,
@@ -37,6 +38,9 @@ from meterhold_server.core.outcomes import (
 )
 from meterhold_server.rpc import terms
 from meterhold_server.rpc.times import duration, timestamp
+
+_INT64_MIN: Final = -(2**63)
+_INT64_MAX: Final = 2**63 - 1
 
 _KIND: Final = {kind: types_pb2.EntryKind.Value(f"ENTRY_KIND_{kind}") for kind in EntryKind}
 
@@ -99,6 +103,16 @@ def configured(key: AccountKey, outcome: Configured) -> admin_pb.Account:
 def no_account(key: AccountKey) -> admin_pb.Account:
     """An account that does not exist: all zeros, and no time of creation."""
     return admin_pb.Account(account=key.account, unit=key.unit, balance=balance(EMPTY_BALANCE))
+
+
+def difference(of: Difference) -> admin_pb.Difference:
+    """Of damaged accounts a number can be past int64: then the nearest that is not is told."""
+    return admin_pb.Difference(
+        what=of.what,
+        stored_micros=max(_INT64_MIN, min(of.stored, _INT64_MAX)),
+        expected_micros=max(_INT64_MIN, min(of.expected, _INT64_MAX)),
+        description=of.sentence,
+    )
 
 
 def entry(of: Entry) -> types_pb2.Entry:

@@ -38,6 +38,7 @@ class Service(NamedTuple):
     reader: Reader
     caller: Caller
     reports: Reader
+    verifier: Reader
 
     async def submit(self, operation: Operation, context: Context) -> Outcome:
         """Carry an operation out, on the account that it belongs to.

@@ -44,6 +44,14 @@ _READ_SETTINGS = {
     "default_transaction_read_only": "on",
     "jit": "off",
 }
+# A verification joins and aggregates whole ranges of the tables: there the planner knows best.
+_VERIFY_SETTINGS = {
+    "statement_timeout": "0",
+    "work_mem": "128MB",
+    "default_transaction_read_only": "on",
+    "max_parallel_workers_per_gather": "0",
+    "jit": "off",
+}
 
 _MAY_ACT = f"SELECT pg_has_role(current_user, '{APPLICATION_ROLE}', 'USAGE')"
 
@@ -59,8 +67,12 @@ class _UuidText(Loader):
         return bytes(data).decode()
 
 
-def connect(url: str, settings: dict[str, str] | None = None) -> Connection:
+def connect(
+    url: str, settings: dict[str, str] | None = None, *, as_owner: bool = False
+) -> Connection:
     """Open a connection that works as the application role, in autocommit mode.
+
+    `as_owner` works as the user of the URL, who may remove what the application may not.
 
     Dead peers are noticed by keepalives and `tcp_user_timeout`. Raises psycopg.Error.
     """
@@ -77,7 +89,8 @@ def connect(url: str, settings: dict[str, str] | None = None) -> Connection:
     try:
         connection.adapters.register_loader("uuid", _UuidText)
         set_json_loads(orjson.loads, connection)
-        wanted = {"role": APPLICATION_ROLE, "timezone": "UTC"} | (settings or {})
+        role = {} if as_owner else {"role": APPLICATION_ROLE}
+        wanted = role | {"timezone": "UTC"} | (settings or {})
         with severed_if_silent(connection):
             for name, value in wanted.items():
                 connection.execute("SELECT set_config(%s, %s, false)", (name, value))
@@ -121,9 +134,20 @@ def connect_lane(url: str) -> Connection:
     return connect(url, _LANE_SETTINGS)
 
 
+def connect_owner(url: str) -> Connection:
+    """A connection of the user of the URL, for a transaction as a lane's."""
+    return connect(url, _LANE_SETTINGS, as_owner=True)
+
+
 def connect_reader(url: str) -> Connection:
     """A connection that cannot write."""
     return connect(url, _READ_SETTINGS)
+
+
+def connect_verifier(url: str, *, statement_seconds_max: int = 0) -> Connection:
+    """A connection for verification that cannot write. 0 = statements may take any time."""
+    timeout = {"statement_timeout": f"{statement_seconds_max}s"}
+    return connect(url, _VERIFY_SETTINGS | timeout)
 
 
 def check_database(url: str, *, allow_unsafe: bool = False, writes: bool = True) -> None:

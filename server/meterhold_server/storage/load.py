@@ -33,6 +33,7 @@ from meterhold_server.storage.rows import (
     reservation_from,
     tombstone_from,
 )
+from meterhold_server.storage.summary import load_summary
 
 
 class Loaded(NamedTuple):
@@ -63,6 +64,8 @@ def load(connection: Connection, needs: Needs) -> Loaded:
     for (_, add), rows in zip(named, others, strict=True):
         add(state, rows)
     now, transaction_id = clock[0]
+    for account_id in needs.summaries & set(state.accounts):
+        load_summary(connection, state, account_id)
     if more := still_needs(state, now, needs):
         _load_more(connection, state, more, now)
     return Loaded(state, now, transaction_id)

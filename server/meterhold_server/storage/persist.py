@@ -46,9 +46,9 @@ def _changes(writes: Writes) -> Iterable[tuple[Statement, list[dict[str, Any]]]]
     yield statements.UPDATE_ACCOUNTS, _changed(accounts, rows.account_changes)
     lots = writes.lots.values()
     yield statements.INSERT_LOTS, _new(lots, rows.lot_row)
-    plain = [lot for lot in lots if not lot.has_history]
+    plain = [lot for lot in lots if not (writes.rebuilt or lot.has_history)]
     yield statements.UPDATE_LOTS, _changed(plain, rows.lot_changes)
-    with_history = [lot for lot in lots if lot.has_history]
+    with_history = [lot for lot in lots if writes.rebuilt or lot.has_history]
     yield statements.UPDATE_LOT_HISTORIES, _changed(with_history, rows.lot_history)
     reservations = writes.reservations.values()
     yield statements.INSERT_RESERVATIONS, _new(reservations, rows.reservation_row)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+from meterhold_server.core.invariants import differences
 from meterhold_server.core.model import (
     Account,
     Allowance,
@@ -25,6 +26,7 @@ from meterhold_server.core.operations import capture_key
 from meterhold_server.storage.entry_pages import EntryFilter, EntryPage
 from meterhold_server.storage.pages import LOTS_WITH_BALANCE_MAX, AccountRead
 from meterhold_server.storage.reports import SpendQuery, SpendReport, Stats
+from meterhold_server.storage.verify import DIFFERENCES_MAX, AccountVerification
 from meterhold_server.testing import reports
 from meterhold_server.testing.engine import MemoryEngine
 
@@ -156,6 +158,14 @@ class MemoryReader:
         account = self._engine.state.accounts[claim.account_id]
         pending = account.pending.get(claim.receipt.answer.get("pending_key", ""))
         return self.read_entry(claim.account_id, pending.entry_seq) if pending else None
+
+    def verify_account(self, account_id: str) -> AccountVerification | None:
+        account = self._engine.state.accounts.get(account_id)
+        if account is None:
+            return None
+        entries = self._entries(account_id)
+        found = differences(account, entries)[:DIFFERENCES_MAX]
+        return AccountVerification(account, len(entries), found)
 
     def _lots(self, account_id: str) -> Collection[Lot]:
         """In spend order."""

@@ -1,0 +1,53 @@
+"""`python -m benchmarks.verify`: how long a verification of a large ledger takes.
+
+The database is the embedded one in a fresh folder on disk, and shares the machine with nothing
+else. Exit code 1 if it takes longer than `--seconds-max`, or finds anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+from benchmarks.ledgers import load_ledger
+from meterhold_server.embedded import EmbeddedPostgres
+from meterhold_server.storage import migrate
+from meterhold_server.storage.verify import verify
+
+
+def main() -> int:
+    options = _options()
+    with tempfile.TemporaryDirectory(prefix="meterhold-bench-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o711)
+        with EmbeddedPostgres.start(Path(folder) / "postgres") as postgres:
+            migrate.upgrade(postgres.url)
+            started = time.perf_counter()
+            with psycopg.connect(postgres.url, autocommit=True) as connection:
+                entries = load_ledger(connection, options.entries)
+            loaded = time.perf_counter()
+            print(f"loaded {entries:,} entries in {loaded - started:.1f} s", flush=True)
+            found = verify(postgres.url)
+            seconds = time.perf_counter() - loaded
+    print(
+        f"verified {found.accounts:,} accounts, {found.entries:,} entries in {seconds:.1f} s:"
+        f" {entries / seconds:,.0f} entries/s, {len(found.differences)} differences"
+    )
+    for violation in found.violations[:10]:
+        print(violation)
+    return 0 if found.clean and seconds <= options.seconds_max else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.verify", description=__doc__)
+    parser.add_argument("--entries", type=int, default=10_000_000, help="how many (10000000)")
+    parser.add_argument("--seconds-max", type=float, default=120.0, help="the bound (120)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

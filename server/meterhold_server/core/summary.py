@@ -1,0 +1,81 @@
+"""What a rebuild has to know of an account's whole history: sums of it and where it breaks.
+
+An account may have millions of entries, so that they themselves are never loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from meterhold_server.core.model import Entry
+
+
+class Break(NamedTuple):
+    """An entry whose `remaining_after_micros` does not follow from the entry before it.
+
+    `change_micros` is by how much, once earlier corrections of it are counted. When `seq_before`
+    is not the number before `seq`, the entries between are missing, and it is what they moved.
+    """
+
+    seq: int
+    seq_before: int
+    remaining_before_micros: int
+    remaining_after_micros: int
+    change_micros: int
+
+    @property
+    def missing(self) -> range:
+        return range(self.seq_before + 1, self.seq)
+
+
+class HoldCharges(NamedTuple):
+    """What the entries of a reservation charged: captures, at its expiry, and as corrections."""
+
+    captured_micros: int
+    at_expiry_micros: int
+    corrected_micros: int
+
+    @property
+    def micros(self) -> int:
+        return sum(self)
+
+
+class Opening(NamedTuple):
+    """The entry that opened a lot which is missing, and the request of its grant if it had one."""
+
+    entry: Entry
+    request: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class Summary:
+    """The ledger of one account in sums, as its entries say; all amounts in micro-units.
+
+    `parts`, `lots_expired` and `lots_revoked` are by lot, `charged` by reservation, and `refunded`
+    by charge.
+    `put_in` counts the positive corrections that stand for lost entries or credits. With it, the
+    account has all its lots, and of its reservations and refunds at least those that are active or
+    do not agree with the entries. `other_time` is when its allowance or a pending grant is due.
+    """
+
+    entries: int = 0
+    last_seq: int = 0
+    last_remaining_micros: int = 0
+    total_micros: int = 0
+    granted_micros: int = 0
+    spent_micros: int = 0
+    expired_micros: int = 0
+    refunded_micros: int = 0
+    revoked_micros: int = 0
+    put_in: int = 0
+    pending_micros: int = 0
+    breaks: list[Break] = field(default_factory=list)
+    parts: dict[int, int] = field(default_factory=dict)
+    lots_expired: dict[int, int] = field(default_factory=dict)
+    lots_revoked: dict[int, int] = field(default_factory=dict)
+    charged: dict[str, HoldCharges] = field(default_factory=dict)
+    refunded: dict[int, int] = field(default_factory=dict)
+    openings: dict[int, Opening] = field(default_factory=dict)
+    other_time: datetime | None = None
