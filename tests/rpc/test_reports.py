@@ -408,7 +408,7 @@ def _pending(database_url: str, key: str, state: str, *, entry_seq: int) -> None
     with psycopg.connect(database_url) as connection:
         connection.execute(
             "INSERT INTO pending_grant (account_id, idempotency_key, amount_micros, state,"
-            " effective_time, entry_seq, priority, category, create_time, reason)"
-            " VALUES (%s, %s, 500, %s, now(), %s, 50, 'PAID', now(), '')",
+            " effective_time, entry_seq, priority, category, create_time, reason, revocations)"
+            " VALUES (%s, %s, 500, %s, now(), %s, 50, 'PAID', now(), '', '{}')",
             (account_id_of(ALICE), key, state, entry_seq),
         )

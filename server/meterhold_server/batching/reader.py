@@ -22,6 +22,8 @@ _T = TypeVar("_T")
 VERIFY_SECONDS_MAX = 60.0
 """How long the verification of one account may take."""
 
+_SILENCE_SECONDS_MAX = 5.0
+
 READ_SECONDS_MAX = 15.0
 """When a read is given up that has no thread yet, or whose line fell silent.
 
@@ -42,16 +44,18 @@ class Reader:
         connect: Callable[[str], Connection] = connect_reader,
         seconds_max: float = READ_SECONDS_MAX,
         too_long: Callable[[], failures.Failure] = failures.read_too_long,
+        given_up: Callable[[], failures.Failure] = failures.database_unavailable,
     ) -> None:
         """`read_seconds` is about what a read takes, for the advice when to come back.
 
-        `too_long` is what a read fails with that the database ended.
+        A read fails with `too_long` if the database ended it, with `given_up` after `seconds_max`.
         """
         self._read_seconds = read_seconds
         self._database_url = database_url
         self._connect = connect
         self._seconds_max = seconds_max
         self._too_long = too_long
+        self._given_up = given_up
         self._waiting = 0
         self._waiting_reads_max = waiting_reads_max
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="reader")
@@ -98,7 +102,7 @@ class Reader:
             under_way.begun = time.monotonic()
             for last in (False, True):
                 if under_way.given_up:
-                    raise failures.database_unavailable()
+                    raise self._given_up()
                 try:
                     under_way.connection = self._connected()
                     return read(under_way.connection)
@@ -107,7 +111,9 @@ class Reader:
                     raise self._too_long() from error
                 except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                     self._drop_connection()
-                    if last or under_way.given_up:
+                    if under_way.given_up:
+                        raise self._given_up() from error
+                    if last:
                         raise failures.database_unavailable() from error
         finally:
             under_way.ended = True
@@ -135,8 +141,9 @@ def verifier(database_url: str) -> Reader:
         threads=1,
         waiting_reads_max=16,
         connect=partial(connect_verifier, statement_seconds_max=int(VERIFY_SECONDS_MAX)),
-        seconds_max=VERIFY_SECONDS_MAX,
+        seconds_max=VERIFY_SECONDS_MAX + _SILENCE_SECONDS_MAX,
         too_long=failures.verification_too_long,
+        given_up=failures.verification_too_long,
     )
 
 

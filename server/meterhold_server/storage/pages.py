@@ -90,7 +90,7 @@ _PENDING: Final = compiled(
     select(pending_grant)
     .where(_of(pending_grant), pending_grant.c.state == literal_column("'PENDING'"))
     .order_by(pending_grant.c.effective_time)
-    .limit(LOTS_WITH_BALANCE_MAX)
+    .limit(literal_column(str(LOTS_WITH_BALANCE_MAX)))
 )
 _ALLOWANCES: Final = compiled(
     select(allowance).where(
