@@ -32,9 +32,9 @@ def purchase(source: dict[str, Any] | None, cash: dict[str, Any] | None) -> dict
 
 
 def first_difference(expected: Mapping[str, Any] | None, has: Mapping[str, Any]) -> str | None:
-    """The first thing that is not as expected. What a grant does not say is empty or false."""
+    """The first thing that is not as expected."""
     for name, value in (expected or {}).items():
-        if has.get(name, type(value)()) != value:
+        if _said(has, name, value) != value:
             return name
     return None
 
@@ -42,9 +42,14 @@ def first_difference(expected: Mapping[str, Any] | None, has: Mapping[str, Any])
 def refuse_source(expected: Mapping[str, Any] | None, has: Mapping[str, Any]) -> Rejected | None:
     """The refusal of a call that means another purchase than the one it names."""
     name = first_difference(expected, has)
-    if name is None:
+    if name is None or expected is None:
         return None
-    original = has.get(name, "")
+    original = _said(has, name, expected[name])
     return Rejected(
         Reason.SOURCE_MISMATCH, {"field": f"expected_source.{name}", "original": original}
     )
+
+
+def _said(has: Mapping[str, Any], name: str, expected: Any) -> Any:
+    """What a grant does not say is empty or false, as the thing that is expected would be."""
+    return has.get(name, type(expected)())
