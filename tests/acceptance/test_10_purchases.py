@@ -129,7 +129,7 @@ class TestARefundBeforeItsPurchase:
     [
         ({"provider": "stripe"}, "provider", "lemon"),
         ({"store_id": "shop-2"}, "store_id", "shop-1"),
-        ({"test_mode": True}, "test_mode", "False"),
+        ({"test_mode": True}, "test_mode", "false"),
         ({"currency_code": "USD"}, "currency_code", "EUR"),
     ],
 )
