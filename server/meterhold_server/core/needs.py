@@ -24,6 +24,7 @@ from meterhold_server.core.operations import (
     ConfigureDefaults,
     Debit,
     DebitOnce,
+    Expire,
     Extend,
     GrantOnce,
     Operation,
@@ -87,26 +88,40 @@ def needs(operations: Sequence[Operation]) -> Needs:
         wanted.account_ids.add(operation.account_id)
         if isinstance(operation, Reserve | Settle | Release | Extend):
             wanted.reservations.add((operation.account_id, operation.reservation_id))
-        if isinstance(operation, RefundCharge):
-            wanted.charges.add((operation.account_id, operation.charge_seq))
-        if isinstance(operation, Rebuild):
-            wanted.summaries.add(operation.account_id)
-        if isinstance(operation, Configure):
-            wanted.allowances.add(operation.account_id)
-        if isinstance(operation, GrantOnce | Configure):
-            account = operation.account
-            wanted.defaults.add(DefaultsKey(account.namespace, account.unit))
-        if isinstance(operation, ConfigureDefaults):
-            wanted.changed_defaults.add(operation.key)
-        if isinstance(operation, GrantOnce | RevokeGrant | ReinstateGrant):
-            namespace = operation.account.namespace
-            keys = _grant_keys(operation)
-            wanted.tombstones.update(GrantKey(namespace, key) for key in keys)
-        claim_keys = set(_claim_keys(operation))
-        wanted.claims |= claim_keys
-        if isinstance(operation, RevokeGrant | ReinstateGrant):
-            wanted.grants |= claim_keys
+        elif not isinstance(operation, Debit | DebitOnce | Expire):
+            _add_rarer(wanted, operation)
+        wanted.claims.update(_claim_keys(operation))
     return wanted
+
+
+def _add_rarer(
+    wanted: Needs,
+    operation: GrantOnce
+    | RefundCharge
+    | RevokeGrant
+    | ReinstateGrant
+    | Configure
+    | ConfigureDefaults
+    | Rebuild,
+) -> None:
+    namespace = operation.account.namespace
+    match operation:
+        case RefundCharge():
+            wanted.charges.add((operation.account_id, operation.charge_seq))
+        case Rebuild():
+            wanted.summaries.add(operation.account_id)
+        case ConfigureDefaults():
+            wanted.changed_defaults.add(operation.key)
+        case Configure():
+            wanted.allowances.add(operation.account_id)
+            wanted.defaults.add(DefaultsKey(namespace, operation.account.unit))
+        case GrantOnce():
+            keys = _grant_keys(operation)
+            wanted.defaults.add(DefaultsKey(namespace, operation.account.unit))
+            wanted.tombstones.update(GrantKey(namespace, key) for key in keys)
+        case RevokeGrant() | ReinstateGrant():
+            wanted.tombstones.add(GrantKey(namespace, operation.grant_key))
+            wanted.grants.update(_claim_keys(operation))
 
 
 def still_needs(state: State, now: datetime, wanted_first: Needs) -> StillNeeds:
