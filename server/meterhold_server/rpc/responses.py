@@ -138,27 +138,27 @@ def entry(of: Entry) -> types_pb2.Entry:
 
 
 def lot(of: Lot) -> types_pb2.Lot:
-    return types_pb2.Lot(
-        seq=of.seq,
-        granted_micros=of.granted_micros,
-        available_micros=of.available_micros,
-        held_micros=of.held_micros,
-        priority=of.priority,
-        category=types_pb2.LotCategory.Value(f"LOT_CATEGORY_{of.category}"),
-        expire_time=timestamp(of.expire_time) if of.expire_time else None,
-        create_time=timestamp(of.create_time),
-        idempotency_key=of.idempotency_key,
-        cash=types_pb2.Cash(**of.cash) if of.cash else None,
-        source=types_pb2.Source(**of.source) if of.source else None,
-        expired_micros=of.expired_micros,
-        revoked_micros=of.revoked_micros,
-    )
+    message = _terms_of_lot(of)
+    message.seq = of.seq
+    message.granted_micros = of.granted_micros
+    message.available_micros = of.available_micros
+    message.held_micros = of.held_micros
+    message.expired_micros = of.expired_micros
+    message.revoked_micros = of.revoked_micros
+    return message
 
 
 def pending_lot(of: PendingGrant) -> types_pb2.Lot:
     """A grant that is not effective yet. Nothing of it can be spent."""
+    message = _terms_of_lot(of)
+    message.granted_micros = of.amount_micros
+    message.revoked_micros = of.amount_micros - coming_micros(of)
+    message.effective_time.CopyFrom(timestamp(of.effective_time))
+    return message
+
+
+def _terms_of_lot(of: Lot | PendingGrant) -> types_pb2.Lot:
     return types_pb2.Lot(
-        granted_micros=of.amount_micros,
         priority=of.priority,
         category=types_pb2.LotCategory.Value(f"LOT_CATEGORY_{of.category}"),
         expire_time=timestamp(of.expire_time) if of.expire_time else None,
@@ -166,8 +166,6 @@ def pending_lot(of: PendingGrant) -> types_pb2.Lot:
         idempotency_key=of.idempotency_key,
         cash=types_pb2.Cash(**of.cash) if of.cash else None,
         source=types_pb2.Source(**of.source) if of.source else None,
-        revoked_micros=of.amount_micros - coming_micros(of),
-        effective_time=timestamp(of.effective_time),
     )
 
 

@@ -83,9 +83,9 @@ def _by_name(needs: Needs) -> Iterator[tuple[Command, _Add]]:
     if needs.reservations:
         yield (statements.RESERVATIONS, _reservation_keys(needs.reservations)), _add_reservations
     if needs.charges:
-        seqs = _seqs(needs.charges)
-        yield (statements.CHARGES, seqs), _add_charges
-        yield (statements.CHARGE_REFUNDS, seqs), _add_charge_refunds
+        yield (statements.CHARGES, _seqs(needs.charges)), _add_charges
+        charges = rows_parameter([{"account_id": a, "charge_seq": s} for a, s in needs.charges])
+        yield (statements.CHARGE_REFUNDS, charges), _add_charge_refunds
     if needs.allowances:
         yield (statements.ALLOWANCES, account_array(needs.allowances)), _add_allowances
     if needs.defaults:

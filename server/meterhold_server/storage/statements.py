@@ -13,6 +13,7 @@ from sqlalchemy import (
     JSON,
     ClauseElement,
     ColumnElement,
+    Select,
     Table,
     TableValuedAlias,
     and_,
@@ -155,17 +156,20 @@ LIVE_LOTS: Final = _for_exchange(
     "live lots", select(lot).where(_any_account(lot.c.account_id), lot.c.live)
 )
 
-_wanted_reservations = _rows(reservation, ["account_id", "reservation_id"])
-RESERVATIONS: Final = _for_exchange(
-    "reservations",
-    select(reservation).join(
-        _wanted_reservations,
-        and_(
-            reservation.c.account_id == _wanted_reservations.c.account_id,
-            reservation.c.reservation_id == _wanted_reservations.c.reservation_id,
-        ),
-    ),
-)
+
+def _wanted(table: Table) -> Select[Any]:
+    """The rows of a table whose keys are in the parameter."""
+    keys = [c.name for c in table.primary_key]
+    wanted = _rows(table, keys)
+    return select(table).join(wanted, and_(*(table.c[key] == wanted.c[key] for key in keys)))
+
+
+def _locked(table: Table) -> Select[Any]:
+    """The same, each locked, in the order of their keys."""
+    return _wanted(table).order_by(*table.primary_key).with_for_update(of=table)
+
+
+RESERVATIONS: Final = _for_exchange("reservations", _wanted(reservation))
 
 
 def _claims(table: Table) -> Statement:
@@ -221,75 +225,20 @@ NEXT_RESERVATIONS: Final = _for_exchange(
     .where(_any_account(account.c.account_id)),
 )
 
-_wanted_lots = _rows(lot, ["account_id", "seq"])
-LOTS: Final = _for_exchange(
-    "lots",
-    select(lot).join(
-        _wanted_lots,
-        and_(lot.c.account_id == _wanted_lots.c.account_id, lot.c.seq == _wanted_lots.c.seq),
-    ),
+LOTS: Final = _for_exchange("lots", _wanted(lot))
+CHARGES: Final = _for_exchange("charges", _wanted(entry))
+CHARGE_REFUNDS: Final = _for_exchange("charge refunds", _wanted(charge_refund))
+LOCK_TOMBSTONES: Final = _for_exchange("lock tombstones", _locked(tombstone))
+DEFAULTS: Final = _for_exchange("defaults", _wanted(account_default))
+LOCK_DEFAULTS: Final = _for_exchange("lock defaults", _locked(account_default))
+ALLOWANCES: Final = _for_exchange(
+    "allowances", select(allowance).where(_any_account(allowance.c.account_id))
 )
-
-_wanted_charges = _rows(entry, ["account_id", "seq"])
-CHARGES: Final = _for_exchange(
-    "charges",
-    select(entry).join(
-        _wanted_charges,
-        and_(
-            entry.c.account_id == _wanted_charges.c.account_id,
-            entry.c.seq == _wanted_charges.c.seq,
-        ),
-    ),
-)
-_wanted_refunds = _rows(entry, ["account_id", "seq"])
-CHARGE_REFUNDS: Final = _for_exchange(
-    "charge refunds",
-    select(charge_refund).join(
-        _wanted_refunds,
-        and_(
-            charge_refund.c.account_id == _wanted_refunds.c.account_id,
-            charge_refund.c.charge_seq == _wanted_refunds.c.seq,
-        ),
-    ),
-)
-
-_wanted_tombstones = _rows(tombstone, ["namespace", "key"])
-LOCK_TOMBSTONES: Final = _for_exchange(
-    "lock tombstones",
-    select(tombstone)
-    .join(
-        _wanted_tombstones,
-        and_(
-            tombstone.c.namespace == _wanted_tombstones.c.namespace,
-            tombstone.c.key == _wanted_tombstones.c.key,
-        ),
-    )
-    .order_by(tombstone.c.namespace, tombstone.c.key)
-    .with_for_update(of=tombstone),
-)
-_wanted_pending = _rows(pending_grant, ["account_id", "idempotency_key"])
-PENDING_GRANTS: Final = _for_exchange(
-    "pending grants",
-    select(pending_grant).join(
-        _wanted_pending,
-        and_(
-            pending_grant.c.account_id == _wanted_pending.c.account_id,
-            pending_grant.c.idempotency_key == _wanted_pending.c.idempotency_key,
-        ),
-    ),
-)
-_became = _rows(pending_grant, ["account_id", "idempotency_key"])
+PENDING_GRANTS: Final = _for_exchange("pending grants", _wanted(pending_grant))
 LOTS_OF_PENDING_GRANTS: Final = _for_exchange(
     "lots of pending grants",
-    select(lot)
-    .select_from(_became)
-    .join(
-        pending_grant,
-        and_(
-            pending_grant.c.account_id == _became.c.account_id,
-            pending_grant.c.idempotency_key == _became.c.idempotency_key,
-        ),
-    )
+    _wanted(pending_grant)
+    .with_only_columns(*lot.c)
     .join(
         lot,
         and_(
@@ -302,24 +251,6 @@ OPEN_PENDING_GRANTS: Final = _for_exchange(
     select(pending_grant).where(
         _any_account(pending_grant.c.account_id),
         pending_grant.c.state == literal_column("'PENDING'"),
-    ),
-)
-ALLOWANCES: Final = _for_exchange(
-    "allowances", select(allowance).where(_any_account(allowance.c.account_id))
-)
-_wanted_defaults = _rows(account_default, ["namespace", "unit"])
-_defaults = select(account_default).join(
-    _wanted_defaults,
-    and_(
-        account_default.c.namespace == _wanted_defaults.c.namespace,
-        account_default.c.unit == _wanted_defaults.c.unit,
-    ),
-)
-DEFAULTS: Final = _for_exchange("defaults", _defaults)
-LOCK_DEFAULTS: Final = _for_exchange(
-    "lock defaults",
-    _defaults.order_by(account_default.c.namespace, account_default.c.unit).with_for_update(
-        of=account_default
     ),
 )
 
