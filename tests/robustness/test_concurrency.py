@@ -173,6 +173,45 @@ def _holds() -> list[Hold]:
     ]
 
 
+@pytest.mark.parametrize("fraction_ppm", [1_000_000, 400_000])
+async def test_a_revocation_that_races_its_grant_is_never_missed(
+    many: Clients, fraction_ppm: int
+) -> None:
+    """It knows no account, so that no account's lock keeps the two apart: only the key does."""
+    orders = [f"race-{fraction_ppm}-{number}" for number in range(100)]
+    calls: list[Coroutine[Any, Any, Any]] = []
+    for number, order in enumerate(orders):
+        revoker, granter = many[number % CONNECTIONS], many[(number + 5) % CONNECTIONS]
+        for _ in range(2):
+            calls.append(
+                revoker.revoke_grant(order, fraction_ppm=fraction_ppm, allow_tombstone=True)
+            )
+            calls.append(granter.grant_once(order, 100, idempotency_key=order))
+    random.shuffle(calls)
+    answers = await _all_at_once(calls)
+    assert set(_count_of_refused(answers)) <= {"GRANT_REVOKED"}
+    left = 100 - fraction_ppm // 10_000
+    for order in orders:
+        balance = await many[0].balance(order)
+        assert balance.available_micros == left
+        assert balance.granted_micros in ((0, 100) if left == 0 else (100,))
+
+
+@pytest.mark.parametrize("callers", [20])
+async def test_an_allowance_that_all_race_to_refill_is_refilled_once(
+    many: Clients, callers: int
+) -> None:
+    """The account is new to all of them: configuring it, granting to it and reading it refill."""
+    daily = meterhold.Allowance(amount_micros=100, period=meterhold.AllowancePeriod.DAILY)
+    answers = await _all_at_once(
+        client.configure_account("refilled", allowance=daily)
+        for _, client in _in_turn(many, callers)
+    )
+    assert _count_of_refused(answers) == {}
+    balance = await many[0].balance("refilled")
+    assert (balance.granted_micros, balance.ledger_seq) == (100, 1)
+
+
 async def test_a_hold_that_all_race_for_has_one_winner(many: Clients) -> None:
     """Settle, capture, release, extend and expiry: one ends it, and the others are told which."""
     holds = _holds()

@@ -21,9 +21,14 @@ def find_grant(posting: Posting, operation: AccountOperation, key: str) -> Claim
     """The claim of the grant that a key names; None if none has come."""
     for kind in (ClaimKind.GRANT_AFTER_TOMBSTONE, ClaimKind.GRANT_ONCE):
         claim = posting.state.claims.get(claim_key(kind, operation, key))
-        if claim and _TOMBSTONE not in claim.receipt.request:
+        if claim and not is_tombstone(claim):
             return claim
     return None
+
+
+def is_tombstone(claim: Claim) -> bool:
+    """Whether a revocation took the key before the grant came."""
+    return _TOMBSTONE in claim.receipt.request
 
 
 def purchase(source: dict[str, Any] | None, cash: dict[str, Any] | None) -> dict[str, Any]:

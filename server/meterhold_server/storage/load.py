@@ -11,9 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import psycopg
+
 from meterhold_server.core.funds import spend_key
-from meterhold_server.core.model import NAMESPACE_CLAIM_KINDS, ClaimKey, State
+from meterhold_server.core.model import (
+    NAMESPACE_CLAIM_KINDS,
+    ClaimKey,
+    ClaimKind,
+    GrantKey,
+    State,
+)
 from meterhold_server.core.needs import Needs, StillNeeds, still_needs
+from meterhold_server.core.purchases import is_tombstone
 from meterhold_server.storage import statements
 from meterhold_server.storage.exchange import Command, Connection, Statement, exchange
 from meterhold_server.storage.rows import (
@@ -63,12 +72,24 @@ def load(connection: Connection, needs: Needs) -> Loaded:
     _add_lots(state, lots)
     for (_, add), rows in zip(named, others, strict=True):
         add(state, rows)
+    _refuse_half_seen(state)
     now, transaction_id = clock[0]
     for account_id in needs.summaries & set(state.accounts):
         load_summary(connection, state, account_id)
     if more := still_needs(state, now, needs):
         _load_more(connection, state, more, now)
     return Loaded(state, now, transaction_id)
+
+
+def _refuse_half_seen(state: State) -> None:
+    """Have the batch tried again if a tombstone came after the lock and before its claim was read.
+
+    Only once it is locked do the claims tell whether its grant has come.
+    """
+    for (kind, namespace, key), claim in state.claims.items():
+        locked = GrantKey(namespace, key) in state.tombstones
+        if kind is ClaimKind.GRANT_ONCE and is_tombstone(claim) and not locked:
+            raise psycopg.errors.SerializationFailure("a revocation came in between")
 
 
 _Add = Callable[[State, Sequence[Row]], None]
