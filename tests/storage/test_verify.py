@@ -155,6 +155,17 @@ DAMAGES = {
     "lot's expired": Damage(
         _of_lot("expired_micros = 20"), "lot 2 expired 20 ≠ its EXPIRY entries 21", []
     ),
+    "lot's revoked": Damage(
+        _of_lot("revoked_micros = 3", FIRST_LOT),
+        "lot 1 revoked 3 ≠ its REVOCATION entries 0",
+        [],
+    ),
+    "lot's revocations": Damage(
+        _of_lot("""revocations = '{"": [3, 3]}'""", FIRST_LOT),
+        "lot 1 revoked 0 ≠ its revocations 3",
+        [],
+    ),
+    "pending": Damage(_total("pending_micros", 7), "pending 7 ≠ sum of pending grants 0", []),
     "lot's repaid": Damage(
         _of_lot("repaid_micros = 4"),
         "lot 2 available + held + repaid 21 ≠ its parts of entries 17",

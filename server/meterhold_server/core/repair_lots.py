@@ -67,15 +67,16 @@ def _repair_revoked(lot: Lot, micros: int) -> None:
     """Count as revoked what the entries say, and as taken by the latest revocations first."""
     lot.revoked_micros = micros
     lot.revoked_here_micros = min(lot.revoked_here_micros, micros)
-    if micros and not lot.revocations:
-        lot.revocations = {"": [micros, 0]}
+    said = lot.revocations or ({"": [micros, 0]} if micros else {})
     left = micros
-    for levels in (lot.revocations or {}).values():
-        levels[1] = min(levels[1], left)
-        left -= levels[1]
-    for levels in (lot.revocations or {}).values():
+    revocations: dict[str, list[int]] = {}
+    for revocation_id, (level, taken) in said.items():
+        revocations[revocation_id] = [level, min(taken, left)]
+        left -= min(taken, left)
+    for levels in revocations.values():
         levels[1] += left
         left = 0
+    lot.revocations = revocations or lot.revocations
 
 
 def _repair(lot: Lot, parts_micros: int, *, trusted: bool) -> None:
