@@ -109,7 +109,7 @@ async def test_a_read_that_has_no_thread_for_too_long_is_refused(
             reader.run(ask, "SELECT 1 FROM pg_advisory_xact_lock_shared(1)")
         )
         await until(observer.blocked)
-        monkeypatch.setattr(reader_module, "READ_SECONDS_MAX", 0.0)
+        monkeypatch.setattr(reader, "_seconds_max", 0.0)
         second = asyncio.ensure_future(reader.run(ask, "SELECT 42"))
         given_up = asyncio.Event()
         await asyncio.sleep(0)  # It is queued behind the first, and its alarm is set.

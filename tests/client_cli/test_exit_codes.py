@@ -65,7 +65,7 @@ ERRORS = [
         ("refund alice 2cr --key k --entry 2", 4, "REFUND_EXCEEDS_CHARGE", ""),
         ("refund alice 0cr --key k --entry 2", 2, "", "'0cr' is nothing; for all that is left"),
         ("refund alice --key k --entry 9", 5, "ENTRY_NOT_FOUND", "no entry"),
-        ("refund alice --key k --entry 1", 2, "INVALID_FIELD", "names a GRANT; debits and"),
+        ("refund alice --key k --entry 1", 2, "INVALID_FIELD", "names a GRANT; debits, captures"),
         ("refund alice --key k", 2, "", "exactly one of --entry and --reservation"),
         ("refund alice --key k --entry 2 --reservation job-1", 2, "", "exactly one of --entry"),
         ("refund alice --key k --entry 2 --capture-id c", 2, "", "give --reservation too"),
