@@ -10,7 +10,6 @@ import psycopg
 import pytest
 
 from core.book import ALICE, grant
-from meterhold_server.batching import reader as reader_module
 from meterhold_server.batching.failures import Failure, FailureReason
 from meterhold_server.batching.reader import Reader
 from meterhold_server.core.model import account_id_of
@@ -88,9 +87,9 @@ async def test_a_read_on_a_line_that_fell_silent_is_given_up(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server's own timeouts do not help: nothing of what it says comes through."""
-    monkeypatch.setattr(reader_module, "READ_SECONDS_MAX", 0.1)
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 1)
     async with opened(proxy.url, threads=1) as reader:
+        monkeypatch.setattr(reader, "_seconds_max", 0.1)
         assert await reader.run(ask, "SELECT 42") == 42
         proxy.freeze()
         with pytest.raises(Failure) as failed:
