@@ -9,7 +9,7 @@ PROTO_READY := .venv-proto/.ready
 GENERATED := client/meterhold/v1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check lint types contracts proto proto-check format lock bench examples clean
+.PHONY: help setup demo serve test test-fast conservation check lint types contracts proto proto-check format lock bench examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test: $(READY) ## Run all tests on a real PostgreSQL
 
 test-fast: $(READY) ## Run the tests that need no server process
 	$(BIN)/python -m pytest -m "not slow"
+
+conservation: $(READY) ## Let a naive second ledger follow 200 000 random operations, and compare
+	METERHOLD_TEST_OPERATIONS=200000 $(BIN)/python -m pytest -s tests/robustness/test_conservation.py --durations=5
 
 check: lint types contracts proto-check examples test ## All that CI runs
 

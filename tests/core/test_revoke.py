@@ -103,6 +103,25 @@ class TestRevoke:
             ledger  GRANT+100 REVOCATION-100 EXPIRY-100 REINSTATEMENT+100
         """)
 
+    @pytest.mark.parametrize("order", [("z 60", "dispute 40"), ("dispute 40", "z 60")])
+    def test_which_of_two_is_undone_by_an_expiry_does_not_hang_on_their_order(
+        self, order: tuple[str, str]
+    ) -> None:
+        """It is the first by its id. In which order they were said is not stored."""
+        revokes = "\n".join(
+            f"revoke order {micros} id={revocation_id} | revoked {micros}"
+            for revocation_id, micros in (said.split() for said in order)
+        )
+        check(f"""
+            grant   order 100 expires=1d       | granted 100
+            reserve job 100 ttl=2d             | held 100
+            {revokes}
+            at      1d1h
+            settle  job 70                     | charged 70 from_hold=70 released=30
+            reinstate order id=dispute         | reinstated 10 total=60
+            reinstate order id=z               | reinstated 60
+        """)
+
     def test_a_debt_that_was_repaid_comes_back_as_credits(self) -> None:
         check("""
             grant   order 100 expires=1d       | granted 100

@@ -247,9 +247,12 @@ def write_off(
 
 
 def _forget_revoked(lot: Lot, micros: int) -> None:
-    """Count `micros` less as taken, by whichever revocations took them."""
+    """Count `micros` less as taken, by whichever revocations took them.
+
+    In the order of their ids, which is the same whether or not they have been stored meanwhile.
+    """
     left = micros
-    for taken in (lot.revocations or {}).values():
+    for _, taken in sorted((lot.revocations or {}).items()):
         less = min(left, taken[1])
         taken[1] -= less
         left -= less
