@@ -16,8 +16,13 @@ from meterhold_server.batching.engine import Engine
 from meterhold_server.batching.failures import overloaded
 from meterhold_server.batching.lane import LaneLimits
 from meterhold_server.batching.reader import Reader
-from meterhold_server.core.model import AccountKey, OnExpiry
-from meterhold_server.core.operations import Operation
+from meterhold_server.core.model import (
+    AccountKey,
+    AllowancePeriod,
+    AllowanceTerms,
+    OnExpiry,
+)
+from meterhold_server.core.operations import Configure, Operation
 from meterhold_server.core.outcomes import Granted, Reserved
 from meterhold_server.storage import statements
 from meterhold_server.storage.due import DueAccount, due_accounts
@@ -140,6 +145,25 @@ async def test_it_says_what_it_did(
     )
     kinds = [(kind, amount) for _, kind, amount in observer.entries(account)]
     assert kinds[2:] == [("EXPIRY_CHARGE", -2), ("EXPIRY_CHARGE", -3), ("EXPIRY", -5)]
+
+
+async def test_it_refills_allowances_and_lets_grants_land(
+    engine: Engine, sweeper: Sweeper, observer: Observer, an_hour_ago: Callable[[], None]
+) -> None:
+    account = named(1)[0]
+    in_half_an_hour = observer.one("SELECT clock_timestamp() - interval '30 minutes'")
+    yesterday = in_half_an_hour - timedelta(days=1)
+    daily = AllowanceTerms(100, AllowancePeriod.DAILY, yesterday)
+    await answers(engine, [Configure(account, allowance=daily)])
+    await fill(engine, [grant("later", 7, account=account, effective_time=in_half_an_hour)])
+    an_hour_ago()
+    swept = await sweeper.run_once()
+    assert swept._replace(lag_seconds=0) == Sweep(
+        accounts=1, lots_expired=1, allowances_refilled=1, grants_landed=1
+    )
+    kinds = [(kind, amount) for _, kind, amount in observer.entries(account)]
+    assert kinds == [("ALLOWANCE", 100), ("EXPIRY", -100), ("ALLOWANCE", 100), ("GRANT", 7)]
+    assert await sweeper.run_once() == Sweep(), "the next period is far away"
 
 
 async def test_never_early(engine: Engine, sweeper: Sweeper, observer: Observer) -> None:
