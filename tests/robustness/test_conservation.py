@@ -165,7 +165,10 @@ def _disagreements(folded: Folded, lines: Iterable[Line], unit: str) -> list[str
 
 
 def _is_a_first_success(line: Line) -> bool:
+    """And one that a replay could not stand in for: it was written at its own time."""
     match line.outcome:
+        case Granted(entry=None):
+            return False
         case Debited() | Granted() | Refunded() | Reserved():
             return not line.outcome.replayed
         case _:
