@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: unary Debit and Reserve+Settle beside a no-op server, in one run.
+"""`python -m benchmarks`: Debit, Reserve+Settle and Batch beside a no-op server, in one run.
 
 The database is the embedded one with fsync on, in a fresh folder on disk. Client, server and
 database share the machine. Every figure is the median of `--rounds` rounds; the workloads take
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import meterhold
-from benchmarks.load import account
+from benchmarks.load import BATCH_OPERATIONS, account
 from meterhold_server.embedded import EmbeddedPostgres
 from meterhold_server.storage import migrate
 
@@ -33,15 +33,21 @@ ACCOUNTS = 1000
 
 
 class Workload(NamedTuple):
+    """`callers_divisor`: a caller of Batch has many operations under way, so that fewer will do."""
+
     name: str
     kind: str
     accounts: int
+    operations: int = 1
+    callers_divisor: int = 1
 
 
 WORKLOADS = (
     Workload("no-op server", "noop", ACCOUNTS),
     Workload("Debit, 1 000 accounts", "debit", ACCOUNTS),
     Workload("Debit, one hot account", "debit", 1),
+    Workload("100 Debits a Batch, 1 000 accounts", "batch", ACCOUNTS, BATCH_OPERATIONS, 16),
+    Workload("100 Debits a Batch, one hot account", "batch", 1, BATCH_OPERATIONS, 16),
     Workload("Reserve+Settle, 1 000 accounts", "pair", ACCOUNTS),
     Workload("Reserve+Settle, one hot account", "pair", 1),
 )
@@ -140,7 +146,7 @@ def _measure(workload: Workload, server: _Server, options: argparse.Namespace) -
         "workload": workload.kind,
         "run": secrets.token_hex(4),
         "accounts": workload.accounts,
-        "callers": options.callers,
+        "callers": max(1, options.callers // workload.callers_divisor),
         "channels": options.channels,
         "seconds": options.seconds,
         "warm_up_seconds": 1.0,
@@ -153,6 +159,7 @@ def _measure(workload: Workload, server: _Server, options: argparse.Namespace) -
     )
     after = _cpu(server.process), _cpu(server.database)
     measured: dict[str, Any] = json.loads(done.stdout)
+    measured["calls_per_second"] *= workload.operations
     elapsed = options.seconds + orders["warm_up_seconds"]
     measured["server_cores"] = (after[0] - before[0]) / elapsed
     measured["database_cores"] = (after[1] - before[1]) / elapsed
@@ -176,7 +183,7 @@ def _table(rows: dict[str, dict[str, float]], options: argparse.Namespace) -> Ta
     table = Table(
         title=f"{options.callers} callers, {options.workers} server process(es), fsync on, "
         f"{os.cpu_count()} cores, median of {options.rounds} × {options.seconds:g} s",
-        caption="server, database, client: CPU cores busy",
+        caption="calls: a Batch counts as those in it; server, database, client: CPU cores busy",
     )
     table.add_column("workload", no_wrap=True)
     headings = ("calls/s", "× no-op", "p50 ms", "p99 ms", "server", "database", "client")

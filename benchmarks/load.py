@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import uvloop
@@ -26,6 +26,8 @@ Call = Callable[[Any, Any], Awaitable[None]]
 
 Job = Callable[[Call, Any, int], Awaitable[None]]
 """What a caller does with a stub again and again: one or more calls, told apart by a number."""
+
+BATCH_OPERATIONS: Final = 100
 
 # Coprime with the number of accounts: goes through all of them in an order that is not theirs.
 _STRIDE = 7919
@@ -63,14 +65,16 @@ async def measure(orders: Orders) -> Measurement:
         for _ in range(orders.channels)
     ]
     stubs: list[Any] = [MeteringServiceStub(channel) for channel in channels]
-    job = pair(orders) if orders.workload == "pair" else debit(orders)
+    job = _JOBS[orders.workload](orders)
     numbers, finished = count(), asyncio.Event()
     latencies: list[float] = []
 
     async def timed(method: Any, request: Any) -> None:
         started = time.perf_counter()
-        await method(request, timeout=30)
+        response = await method(request, timeout=30)
         latencies.append(time.perf_counter() - started)
+        if any(result.HasField("error") for result in getattr(response, "results", ())):
+            raise RuntimeError("an operation of a Batch was refused: it would count as done")
 
     async def caller(stub: Any) -> None:
         while not finished.is_set():
@@ -105,6 +109,27 @@ def debit(orders: Orders) -> Job:
     return job
 
 
+def batch(orders: Orders) -> Job:
+    operations = [
+        pb.BatchOperation(debit=pb.DebitRequest(account=account(number), amount_micros=5))
+        for number in range(orders.accounts)
+    ]
+
+    async def job(call: Call, stub: Any, number: int) -> None:
+        first = number * BATCH_OPERATIONS
+        await call(
+            stub.Batch,
+            pb.BatchRequest(
+                operations=[
+                    operations[each * _STRIDE % orders.accounts]
+                    for each in range(first, first + BATCH_OPERATIONS)
+                ]
+            ),
+        )
+
+    return job
+
+
 def pair(orders: Orders) -> Job:
     ttl = Duration(seconds=600)
 
@@ -120,6 +145,9 @@ def pair(orders: Orders) -> Job:
         )
 
     return job
+
+
+_JOBS: Final = {"noop": debit, "debit": debit, "batch": batch, "pair": pair}
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from meterhold._enums import (
 from meterhold._errors import (
     AccountFrozen,
     BalanceOutOfRange,
+    ChainRefused,
     EntryNotFound,
     GrantNotFound,
     GrantRevoked,
@@ -88,6 +89,7 @@ __all__ = [
     "Balance",
     "BalanceOutOfRange",
     "Cash",
+    "ChainRefused",
     "Client",
     "DebitResult",
     "DebitStatus",

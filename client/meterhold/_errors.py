@@ -11,6 +11,7 @@ Each name says what to do: change something, wait, replay, or report.
     │   ├── RefundExceedsCharge     more than is left of the charge
     │   ├── GrantRevoked            the grant was revoked before it came
     │   ├── SourceMismatch          the purchase is not the one that is meant
+    │   ├── ChainRefused            another operation of the chain was refused
     │   ├── IdempotencyMismatch     the key was used before with another request
     │   ├── ReservationSettled      settled already
     │   ├── ReservationReleased     released already
@@ -160,6 +161,15 @@ class SourceMismatch(Rejected):
         return self.metadata.get("original", "")
 
 
+class ChainRefused(Rejected):
+    """An operation of a chain was refused, so that this one was not done either."""
+
+    @property
+    def index(self) -> int:
+        """The place in the Batch, from 0, of the operation that was refused."""
+        return int(self.metadata.get("index", "0"))
+
+
 class IdempotencyMismatch(Rejected):
     """The key, or the reservation, capture or extend id, was used before with another request."""
 
@@ -266,6 +276,7 @@ BY_REASON: dict[str, type[MeterholdError]] = {
     "GRANT_NOT_FOUND": GrantNotFound,
     "GRANT_REVOKED": GrantRevoked,
     "SOURCE_MISMATCH": SourceMismatch,
+    "CHAIN_REFUSED": ChainRefused,
     "IDEMPOTENCY_MISMATCH": IdempotencyMismatch,
     "OVERLOADED": Unavailable,
     "SHUTTING_DOWN": Unavailable,

@@ -99,6 +99,13 @@ REASONS: list[tuple[Code, str, dict[str, str], type[Exception], dict[str, Any]]]
     ),
     (
         Code.FAILED_PRECONDITION,
+        "CHAIN_REFUSED",
+        {"index": "7"},
+        meterhold.ChainRefused,
+        {"index": 7},
+    ),
+    (
+        Code.FAILED_PRECONDITION,
         "SOURCE_MISMATCH",
         {"field": "expected_source.store_id", "original": "shop-1"},
         meterhold.SourceMismatch,

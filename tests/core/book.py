@@ -7,18 +7,16 @@ of `invariants` after every step, whatever it is about.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from meterhold_server.core.copies import copy_of_state
 from meterhold_server.core.decide import decide
 from meterhold_server.core.invariants import violations
 from meterhold_server.core.model import (
     Account,
     AccountKey,
     Entry,
-    Lot,
     Rules,
     State,
     account_id_of,
@@ -55,7 +53,7 @@ class Book:
 
     def twin(self) -> Book:
         """A book with the same history, which from here on goes its own way."""
-        twin = Book(copy_of(self.state), self.rules)
+        twin = Book(copy_of_state(self.state), self.rules)
         twin.now = self.now
         twin.entries = {account_id: list(ledger) for account_id, ledger in self.entries.items()}
         return twin
@@ -105,45 +103,6 @@ class Book:
     ) -> None:
         """Set the credit limit, creating the account if need be."""
         self.do(Configure(key, limit_micros, holds_use_credit=holds))
-
-
-def copy_of(state: State) -> State:
-    """A state that shares nothing with `state` that `decide` might change."""
-    return State(
-        {account_id: _copy_of(account) for account_id, account in state.accounts.items()},
-        dict(state.claims),
-        {
-            key: replace(tombstone, revocations=dict(tombstone.revocations))
-            for key, tombstone in state.tombstones.items()
-        },
-        {key: copy(defaults) for key, defaults in state.defaults.items()},
-    )
-
-
-def copy_of_lot(lot: Lot) -> Lot:
-    """A lot that shares nothing with `lot`."""
-    revocations = lot.revocations
-    if revocations is not None:
-        revocations = {name: list(levels) for name, levels in revocations.items()}
-    return replace(lot, revocations=revocations)
-
-
-def _copy_of(account: Account) -> Account:
-    return replace(
-        account,
-        lots=[copy_of_lot(lot) for lot in account.lots],
-        reservations={
-            reservation_id: replace(reservation, parts=list(reservation.parts))
-            for reservation_id, reservation in account.reservations.items()
-        },
-        charges=dict(account.charges),
-        charge_refunds={seq: copy(refund) for seq, refund in account.charge_refunds.items()},
-        allowance=copy(account.allowance),
-        pending={
-            key: replace(pending, revocations=dict(pending.revocations))
-            for key, pending in account.pending.items()
-        },
-    )
 
 
 def grant(key: str, amount: int, *, account: AccountKey = ALICE, **fields: Any) -> GrantOnce:

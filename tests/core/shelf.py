@@ -12,6 +12,7 @@ from copy import copy
 from dataclasses import replace
 from datetime import datetime
 
+from meterhold_server.core.copies import copy_of_lot
 from meterhold_server.core.decide import decide
 from meterhold_server.core.funds import spend_key
 from meterhold_server.core.model import (
@@ -37,8 +38,6 @@ from meterhold_server.core.needs import Needs, needs, still_needs
 from meterhold_server.core.operations import Operation
 from meterhold_server.core.outcomes import Outcome
 from meterhold_server.core.posting import Writes
-
-from .book import copy_of_lot
 
 
 class Shelf:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import cycle
 from typing import Final, NamedTuple
 
 from hypothesis import settings
@@ -18,6 +20,7 @@ from meterhold_server.core.model import (
     Overage,
 )
 from meterhold_server.core.operations import (
+    Chain,
     Configure,
     ConfigureDefaults,
     Debit,
@@ -25,6 +28,7 @@ from meterhold_server.core.operations import (
     Expire,
     Extend,
     GrantOnce,
+    Link,
     Operation,
     RefundCharge,
     ReinstateGrant,
@@ -284,9 +288,53 @@ def _in_batches(script: list[Step]) -> list[Batch]:
     return batches
 
 
+def in_namespace(operation: Operation, namespace: str) -> Operation:
+    """The same operation in another namespace."""
+    if isinstance(operation, Chain):
+        return Chain(tuple(_link_in_namespace(link, namespace) for link in operation.operations))
+    return replace(operation, account=operation.account._replace(namespace=namespace))
+
+
+def _link_in_namespace(link: Link, namespace: str) -> Link:
+    return replace(link, account=link.account._replace(namespace=namespace))
+
+
+def in_chains(operations: Sequence[Operation], lengths: Sequence[int]) -> list[Operation]:
+    """Chain operations that follow each other, up to so many at a time; 0 leaves one alone."""
+    chained: list[Operation] = []
+    left = list(operations)
+    for length in cycle(lengths):
+        if not left:
+            return chained
+        links: list[Link] = []
+        while (
+            left
+            and len(links) < length
+            and isinstance(link := left[0], Link)
+            and names_account(link)
+        ):
+            links.append(link)
+            left.pop(0)
+        chained.append(Chain(tuple(links)) if links else left.pop(0))
+    raise AssertionError("lengths are endless")
+
+
+def names_account(operation: Link) -> bool:
+    """Whether an operation says of which account it is."""
+    return getattr(operation, "account_named", True)
+
+
 links = st.sampled_from([0, -1, -3] + [1] * 5 + [2] * 2 + [3])
 scripts = st.lists(st.tuples(pauses, operations, links), min_size=15, max_size=40).map(_linked)
-batches = scripts.map(_in_batches)
+chain_lengths = st.lists(st.sampled_from([0, 0, 0, 1, 2, 2, 3]), min_size=1, max_size=7)
+batches = st.builds(
+    lambda script, lengths: [
+        Batch(batch.pause, in_chains(batch.operations, lengths)) for batch in _in_batches(script)
+    ],
+    scripts,
+    chain_lengths,
+)
+"""With chains among the operations."""
 
 
 @st.composite

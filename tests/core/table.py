@@ -106,6 +106,7 @@ from meterhold_server.core.operations import (
     nobody,
 )
 from meterhold_server.core.outcomes import (
+    Chained,
     Configured,
     Debited,
     DefaultsConfigured,
@@ -566,6 +567,8 @@ def _shown(outcome: Outcome) -> _Shown:
             return word, {}, _balance(outcome.balance) | where_given
         case Rebuilt():
             return "rebuilt", {}, _balance(outcome.balance)
+        case Chained():
+            raise AssertionError("the table has no chains")
         case Reserved() | Settled() | Extended() | Debited() | Granted() | Refunded():
             word, always, where_given = _shown_in_numbers(outcome)
             return word, always, _balance(outcome.balance) | where_given

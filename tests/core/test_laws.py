@@ -10,6 +10,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meterhold_server.core.copies import copy_of_state
 from meterhold_server.core.decide import decide
 from meterhold_server.core.model import (
     EntryKind,
@@ -39,7 +40,7 @@ from meterhold_server.core.outcomes import (
     Settled,
 )
 
-from .book import Book, copy_of
+from .book import Book
 from .strategies import LAW, SIDE_LAW, Batch, Step, batches, books, pauses, scripts
 
 Keyed = Reserved | Settled | Extended | Debited | Granted
@@ -78,7 +79,7 @@ def test_nothing_is_made_or_lost(book: Book, script: list[Step]) -> None:
 def test_a_refusal_changes_nothing_but_what_was_due_anyway(book: Book, script: list[Step]) -> None:
     for pause, operation in script:
         book.wait(pause)
-        before = copy_of(book.state)
+        before = copy_of_state(book.state)
         if isinstance(book.do(operation), Rejected):
             alone = decide(before, [Expire(operation.account)], book.now, book.rules)
             assert book.state == before
@@ -94,7 +95,7 @@ def test_a_successful_operation_repeated_at_once_gives_the_same_and_changes_noth
         book.wait(pause)
         outcome = book.do(operation)
         if _keyed(operation) and not isinstance(outcome, Rejected):
-            before = copy_of(book.state)
+            before = copy_of_state(book.state)
             assert book.do(operation) == _replayed(outcome)
             assert book.state == before
             assert not book.written
@@ -114,7 +115,7 @@ def test_a_successful_operation_repeated_later_gives_the_same_and_changes_nothin
     book.wait(pause_after)
     for operation, outcome in done:
         book.do(Expire(operation.account))
-        before = copy_of(book.state)
+        before = copy_of_state(book.state)
         assert book.do(operation) == _replayed(outcome)
         assert book.state == before
         assert not book.written
@@ -141,7 +142,7 @@ def test_only_overdraft_and_revocations_go_further_below_the_credit_limit(
 def test_an_operation_on_one_account_never_touches_another(book: Book, script: list[Step]) -> None:
     for pause, operation in script:
         book.wait(pause)
-        others = copy_of(book.state)
+        others = copy_of_state(book.state)
         others.accounts.pop(operation.account_id, None)
         book.do(operation)
         assert set(book.written.accounts) <= {operation.account_id}
@@ -156,7 +157,7 @@ def test_nothing_expires_early_and_everything_once(book: Book, script: list[Step
         book.wait(pause)
         book.do(operation)
         _assert_nothing_expired_early(book, operation)
-        before = copy_of(book.state)
+        before = copy_of_state(book.state)
         again = book.do(Expire(operation.account))
         assert again == Expired(book.account(operation.account).balance())
         assert book.state == before

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from meterhold_server.core.copies import copy_of_state
 from meterhold_server.core.model import BALANCE_MICROS_MAX
 from meterhold_server.core.operations import Operation
 from meterhold_server.core.outcomes import Reason, Rejected
@@ -14,7 +15,6 @@ from meterhold_server.core.outcomes import Reason, Rejected
 from .book import (
     Book,
     capture,
-    copy_of,
     debit,
     debit_once,
     extend,
@@ -122,7 +122,7 @@ def test_nothing_is_written(operation: Operation) -> None:
     book.allow_credit(2 * MAX, holds=True)
     book.do(grant("gift", 100))
     book.do(reserve("job", 60))
-    before = copy_of(book.state)
+    before = copy_of_state(book.state)
     outcome = book.do(operation)
     assert isinstance(outcome, Rejected)
     assert outcome.reason is Reason.BALANCE_OUT_OF_RANGE

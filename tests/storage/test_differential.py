@@ -7,7 +7,6 @@ to the last row and field.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from core.book import ALICE, START, Book, debit_once, expire, grant, reserve, settle
-from core.strategies import ACCOUNTS, MINUTE, Batch, batches
+from core.strategies import ACCOUNTS, MINUTE, Batch, batches, in_namespace
 from meterhold_server.core.model import OnExpiry
 from meterhold_server.core.operations import GrantOnce, Operation
 from meterhold_server.storage.verify import verify
@@ -36,11 +35,6 @@ DIFFERENTIAL = settings(
 _namespaces = count()
 _credits = st.sampled_from([None, None, (25, False), (25, True), (1000, True)])
 _openings = st.tuples(*(st.sampled_from([100, 40, 0]) for _ in ACCOUNTS))
-
-
-def moved(operation: Operation, namespace: str) -> Operation:
-    """The same operation in another namespace; the keys of fresh grants stay unique there."""
-    return replace(operation, account=operation.account._replace(namespace=namespace))
 
 
 @pytest.mark.slow
@@ -73,7 +67,7 @@ def test_batches_one_by_one_and_in_memory_are_the_same(
         for pause, batch in script:
             book.wait(pause)
             set_clock(book.now)
-            operations = [moved(operation, namespace) for operation in batch]
+            operations = [in_namespace(operation, namespace) for operation in batch]
             outcomes = whole.do_all(operations)
             alone = one_by_one.do_each(operations)
             note(f"{book.now} {operations} → {outcomes}")

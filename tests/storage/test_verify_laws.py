@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -13,10 +12,10 @@ from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
 
 from core.book import ALICE, START, grant
-from core.strategies import ACCOUNTS, Batch, batches
+from core.strategies import ACCOUNTS, Batch, batches, in_namespace
 from meterhold_server.core.invariants import differences
 from meterhold_server.core.model import AccountKey, account_id_of
-from meterhold_server.core.operations import Operation, Rebuild
+from meterhold_server.core.operations import Rebuild
 from meterhold_server.core.outcomes import Rebuilt
 from meterhold_server.storage.verify import verify, verify_account
 from support import contents
@@ -114,12 +113,8 @@ def _live(whole: Stored, set_clock: SetClock, script: list[Batch]) -> AccountKey
     for pause, batch in script:
         now += pause
         set_clock(now)
-        whole.do_all([_moved(operation, namespace) for operation in batch])
+        whole.do_all([in_namespace(operation, namespace) for operation in batch])
     return ALICE._replace(namespace=namespace)
-
-
-def _moved(operation: Operation, namespace: str) -> Operation:
-    return replace(operation, account=operation.account._replace(namespace=namespace))
 
 
 def _damage(

@@ -350,6 +350,7 @@ NUMBERS: dict[type[meterhold.MeterholdError], dict[str, Any]] = {
     meterhold.GrantNotFound: {"grant_key": "order"},
     meterhold.GrantRevoked: {"grant_key": "order"},
     meterhold.SourceMismatch: {"field": "expected_source.store_id", "original": "shop"},
+    meterhold.ChainRefused: {"index": 7},
     meterhold.ServerError: {"error_id": "5f0c"},
 }
 

@@ -25,8 +25,9 @@ METHODS: dict[str, MethodDescriptor] = {
         admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
     )
     for method in service.methods
+    if method.name != "Batch"
 }
-"""Every call, by its name as a method of the client."""
+"""Every call, by its name as a method of the client. There is none for Batch."""
 
 # The client answers what is in these fields instead of the message that they are in.
 _UNWRAPPED = {

@@ -157,6 +157,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "SOURCE_MISMATCH", "domain": "meterhold",
           "metadata": { "applied": "NO", "field": "expected_source.store_id", "original": "shop-1" } }
     """
+    ERROR_REASON_CHAIN_REFUSED: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION. Another operation of the chain was refused, so that none was done. `index` is its
+    place in the Batch, from 0.
+
+        { "reason": "CHAIN_REFUSED", "domain": "meterhold", "metadata": { "applied": "NO", "index": "7" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason names why a call was refused. Every error carries exactly one
@@ -303,5 +309,11 @@ it that differs and `original` the value that it has.
 
     { "reason": "SOURCE_MISMATCH", "domain": "meterhold",
       "metadata": { "applied": "NO", "field": "expected_source.store_id", "original": "shop-1" } }
+"""
+ERROR_REASON_CHAIN_REFUSED: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION. Another operation of the chain was refused, so that none was done. `index` is its
+place in the Batch, from 0.
+
+    { "reason": "CHAIN_REFUSED", "domain": "meterhold", "metadata": { "applied": "NO", "index": "7" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -1315,6 +1316,259 @@ class RefundChargeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefundChargeResponse: _TypeAlias = RefundChargeResponse  # noqa: Y015
+
+@_typing.final
+class BatchRequest(_message.Message):
+    """BatchRequest asks for many operations at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchOperation]:
+        """Required. 1 to 1000, at most 4 MiB together."""
+
+    def __init__(
+        self,
+        *,
+        operations: _abc.Iterable[Global___BatchOperation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operations", b"operations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchRequest: _TypeAlias = BatchRequest  # noqa: Y015
+
+@_typing.final
+class BatchOperation(_message.Message):
+    """BatchOperation is one of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVE_FIELD_NUMBER: _builtins.int
+    SETTLE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    EXTEND_FIELD_NUMBER: _builtins.int
+    DEBIT_FIELD_NUMBER: _builtins.int
+    DEBIT_ONCE_FIELD_NUMBER: _builtins.int
+    GRANT_ONCE_FIELD_NUMBER: _builtins.int
+    REFUND_CHARGE_FIELD_NUMBER: _builtins.int
+    REVOKE_GRANT_FIELD_NUMBER: _builtins.int
+    REINSTATE_GRANT_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
+    linked: _builtins.bool
+    """True to chain it to the next operation: of a chain, all are done or none. At most 100 operations are
+    a chain, of any accounts. The last of the chain, and so that of the message, is not linked.
+    RevokeGrant and ReinstateGrant must name their account in a chain.
+    """
+    @_builtins.property
+    def reserve(self) -> Global___ReserveRequest:
+        """As the call Reserve."""
+
+    @_builtins.property
+    def settle(self) -> Global___SettleRequest:
+        """As the call Settle."""
+
+    @_builtins.property
+    def release(self) -> Global___ReleaseRequest:
+        """As the call Release."""
+
+    @_builtins.property
+    def extend(self) -> Global___ExtendRequest:
+        """As the call Extend."""
+
+    @_builtins.property
+    def debit(self) -> Global___DebitRequest:
+        """As the call Debit."""
+
+    @_builtins.property
+    def debit_once(self) -> Global___DebitOnceRequest:
+        """As the call DebitOnce."""
+
+    @_builtins.property
+    def grant_once(self) -> Global___GrantOnceRequest:
+        """As the call GrantOnce."""
+
+    @_builtins.property
+    def refund_charge(self) -> Global___RefundChargeRequest:
+        """As the call RefundCharge."""
+
+    @_builtins.property
+    def revoke_grant(self) -> Global___RevokeGrantRequest:
+        """As the call RevokeGrant."""
+
+    @_builtins.property
+    def reinstate_grant(self) -> Global___ReinstateGrantRequest:
+        """As the call ReinstateGrant."""
+
+    def __init__(
+        self,
+        *,
+        reserve: Global___ReserveRequest | None = ...,
+        settle: Global___SettleRequest | None = ...,
+        release: Global___ReleaseRequest | None = ...,
+        extend: Global___ExtendRequest | None = ...,
+        debit: Global___DebitRequest | None = ...,
+        debit_once: Global___DebitOnceRequest | None = ...,
+        grant_once: Global___GrantOnceRequest | None = ...,
+        refund_charge: Global___RefundChargeRequest | None = ...,
+        revoke_grant: Global___RevokeGrantRequest | None = ...,
+        reinstate_grant: Global___ReinstateGrantRequest | None = ...,
+        linked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["debit", b"debit", "debit_once", b"debit_once", "extend", b"extend", "grant_once", b"grant_once", "operation", b"operation", "refund_charge", b"refund_charge", "reinstate_grant", b"reinstate_grant", "release", b"release", "reserve", b"reserve", "revoke_grant", b"revoke_grant", "settle", b"settle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["debit", b"debit", "debit_once", b"debit_once", "extend", b"extend", "grant_once", b"grant_once", "linked", b"linked", "operation", b"operation", "refund_charge", b"refund_charge", "reinstate_grant", b"reinstate_grant", "release", b"release", "reserve", b"reserve", "revoke_grant", b"revoke_grant", "settle", b"settle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["reserve", "settle", "release", "extend", "debit", "debit_once", "grant_once", "refund_charge", "revoke_grant", "reinstate_grant"]  # noqa: Y015
+    _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
+
+Global___BatchOperation: _TypeAlias = BatchOperation  # noqa: Y015
+
+@_typing.final
+class BatchResponse(_message.Message):
+    """BatchResponse has one result for each operation, in their order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchResult]:
+        """As many as there were operations."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchResponse: _TypeAlias = BatchResponse  # noqa: Y015
+
+@_typing.final
+class BatchResult(_message.Message):
+    """BatchResult is what an operation came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVE_FIELD_NUMBER: _builtins.int
+    SETTLE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    EXTEND_FIELD_NUMBER: _builtins.int
+    DEBIT_FIELD_NUMBER: _builtins.int
+    DEBIT_ONCE_FIELD_NUMBER: _builtins.int
+    GRANT_ONCE_FIELD_NUMBER: _builtins.int
+    REFUND_CHARGE_FIELD_NUMBER: _builtins.int
+    REVOKE_GRANT_FIELD_NUMBER: _builtins.int
+    REINSTATE_GRANT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reserve(self) -> Global___ReserveResponse:
+        """Of a Reserve."""
+
+    @_builtins.property
+    def settle(self) -> Global___SettleResponse:
+        """Of a Settle."""
+
+    @_builtins.property
+    def release(self) -> Global___ReleaseResponse:
+        """Of a Release."""
+
+    @_builtins.property
+    def extend(self) -> Global___ExtendResponse:
+        """Of a Extend."""
+
+    @_builtins.property
+    def debit(self) -> Global___DebitResponse:
+        """Of a Debit."""
+
+    @_builtins.property
+    def debit_once(self) -> Global___DebitOnceResponse:
+        """Of a DebitOnce."""
+
+    @_builtins.property
+    def grant_once(self) -> Global___GrantOnceResponse:
+        """Of a GrantOnce."""
+
+    @_builtins.property
+    def refund_charge(self) -> Global___RefundChargeResponse:
+        """Of a RefundCharge."""
+
+    @_builtins.property
+    def revoke_grant(self) -> Global___RevokeGrantResponse:
+        """Of a RevokeGrant."""
+
+    @_builtins.property
+    def reinstate_grant(self) -> Global___ReinstateGrantResponse:
+        """Of a ReinstateGrant."""
+
+    @_builtins.property
+    def error(self) -> Global___BatchError:
+        """Of one that was refused, or failed."""
+
+    def __init__(
+        self,
+        *,
+        reserve: Global___ReserveResponse | None = ...,
+        settle: Global___SettleResponse | None = ...,
+        release: Global___ReleaseResponse | None = ...,
+        extend: Global___ExtendResponse | None = ...,
+        debit: Global___DebitResponse | None = ...,
+        debit_once: Global___DebitOnceResponse | None = ...,
+        grant_once: Global___GrantOnceResponse | None = ...,
+        refund_charge: Global___RefundChargeResponse | None = ...,
+        revoke_grant: Global___RevokeGrantResponse | None = ...,
+        reinstate_grant: Global___ReinstateGrantResponse | None = ...,
+        error: Global___BatchError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["debit", b"debit", "debit_once", b"debit_once", "error", b"error", "extend", b"extend", "grant_once", b"grant_once", "refund_charge", b"refund_charge", "reinstate_grant", b"reinstate_grant", "release", b"release", "reserve", b"reserve", "result", b"result", "revoke_grant", b"revoke_grant", "settle", b"settle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["debit", b"debit", "debit_once", b"debit_once", "error", b"error", "extend", b"extend", "grant_once", b"grant_once", "refund_charge", b"refund_charge", "reinstate_grant", b"reinstate_grant", "release", b"release", "reserve", b"reserve", "result", b"result", "revoke_grant", b"revoke_grant", "settle", b"settle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["reserve", "settle", "release", "extend", "debit", "debit_once", "grant_once", "refund_charge", "revoke_grant", "reinstate_grant", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___BatchResult: _TypeAlias = BatchResult  # noqa: Y015
+
+@_typing.final
+class BatchError(_message.Message):
+    """BatchError is the status that the call would have had, as in `google.rpc.Status`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The gRPC status code, never OK."""
+    message: _builtins.str
+    """What was wrong, for people."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """One `google.rpc.ErrorInfo`, and `google.rpc.BadRequest` or `google.rpc.RetryInfo` where they apply."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        details: _abc.Iterable[_any_pb2.Any] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchError: _TypeAlias = BatchError  # noqa: Y015
 
 @_typing.final
 class BalanceRequest(_message.Message):

@@ -94,6 +94,11 @@ class MeteringServiceStub(object):
                 request_serializer=meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantRequest.SerializeToString,
                 response_deserializer=meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantResponse.FromString,
                 _registered_method=True)
+        self.Batch = channel.unary_unary(
+                '/meterhold.v1.MeteringService/Batch',
+                request_serializer=meterhold_dot_v1_dot_metering__service__pb2.BatchRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_metering__service__pb2.BatchResponse.FromString,
+                _registered_method=True)
         self.Balance = channel.unary_unary(
                 '/meterhold.v1.MeteringService/Balance',
                 request_serializer=meterhold_dot_v1_dot_metering__service__pb2.BalanceRequest.SerializeToString,
@@ -218,6 +223,18 @@ class MeteringServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Batch(self, request, context):
+        """Batch carries out up to 1000 operations in one message and answers each of them, in order. Each stands
+        alone, as if called by itself: with its own key, and its own response or error. Those of one account
+        are done in their order. A chain, of operations that are `linked`, is done in one transaction, all or
+        none. A Batch whose answer did not come is sent again as it was: the keys tell what was done.
+        INVALID_FIELD for the whole call, of which then nothing is done, if there are no operations or too
+        many, if one is empty, or if a chain is too long or does not end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Balance(self, request, context):
         """Balance answers all numbers of an account; all zeros for an unknown one. What is due by the
         database's clock counts as expired, swept or not. Can answer LEDGER_BEHIND.
@@ -278,6 +295,11 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.ReinstateGrant,
                     request_deserializer=meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantRequest.FromString,
                     response_serializer=meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantResponse.SerializeToString,
+            ),
+            'Batch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Batch,
+                    request_deserializer=meterhold_dot_v1_dot_metering__service__pb2.BatchRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_metering__service__pb2.BatchResponse.SerializeToString,
             ),
             'Balance': grpc.unary_unary_rpc_method_handler(
                     servicer.Balance,
@@ -565,6 +587,33 @@ class MeteringService(object):
             '/meterhold.v1.MeteringService/ReinstateGrant',
             meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantRequest.SerializeToString,
             meterhold_dot_v1_dot_metering__service__pb2.ReinstateGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Batch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.MeteringService/Batch',
+            meterhold_dot_v1_dot_metering__service__pb2.BatchRequest.SerializeToString,
+            meterhold_dot_v1_dot_metering__service__pb2.BatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -107,6 +107,14 @@ class MeteringServiceStub:
     won. Earlier revocations of that id, sent again, take nothing any more. A repeated call gives nothing.
     Checked in this order: GRANT_NOT_FOUND, SOURCE_MISMATCH, BALANCE_OUT_OF_RANGE.
     """
+    Batch: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.BatchRequest, _metering_service_pb2.BatchResponse]
+    """Batch carries out up to 1000 operations in one message and answers each of them, in order. Each stands
+    alone, as if called by itself: with its own key, and its own response or error. Those of one account
+    are done in their order. A chain, of operations that are `linked`, is done in one transaction, all or
+    none. A Batch whose answer did not come is sent again as it was: the keys tell what was done.
+    INVALID_FIELD for the whole call, of which then nothing is done, if there are no operations or too
+    many, if one is empty, or if a chain is too long or does not end.
+    """
     Balance: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.BalanceRequest, _metering_service_pb2.BalanceResponse]
     """Balance answers all numbers of an account; all zeros for an unknown one. What is due by the
     database's clock counts as expired, swept or not. Can answer LEDGER_BEHIND.
@@ -190,6 +198,14 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     """ReinstateGrant gives back what RevokeGrant took under a `revocation_id`, as after a dispute that was
     won. Earlier revocations of that id, sent again, take nothing any more. A repeated call gives nothing.
     Checked in this order: GRANT_NOT_FOUND, SOURCE_MISMATCH, BALANCE_OUT_OF_RANGE.
+    """
+    Batch: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.BatchRequest, _metering_service_pb2.BatchResponse]  # type: ignore[assignment]
+    """Batch carries out up to 1000 operations in one message and answers each of them, in order. Each stands
+    alone, as if called by itself: with its own key, and its own response or error. Those of one account
+    are done in their order. A chain, of operations that are `linked`, is done in one transaction, all or
+    none. A Batch whose answer did not come is sent again as it was: the keys tell what was done.
+    INVALID_FIELD for the whole call, of which then nothing is done, if there are no operations or too
+    many, if one is empty, or if a chain is too long or does not end.
     """
     Balance: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.BalanceRequest, _metering_service_pb2.BalanceResponse]  # type: ignore[assignment]
     """Balance answers all numbers of an account; all zeros for an unknown one. What is due by the
@@ -331,6 +347,20 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         """ReinstateGrant gives back what RevokeGrant took under a `revocation_id`, as after a dispute that was
         won. Earlier revocations of that id, sent again, take nothing any more. A repeated call gives nothing.
         Checked in this order: GRANT_NOT_FOUND, SOURCE_MISMATCH, BALANCE_OUT_OF_RANGE.
+        """
+
+    @_abc_1.abstractmethod
+    def Batch(
+        self,
+        request: _metering_service_pb2.BatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metering_service_pb2.BatchResponse, _abc.Awaitable[_metering_service_pb2.BatchResponse]]:
+        """Batch carries out up to 1000 operations in one message and answers each of them, in order. Each stands
+        alone, as if called by itself: with its own key, and its own response or error. Those of one account
+        are done in their order. A chain, of operations that are `linked`, is done in one transaction, all or
+        none. A Batch whose answer did not come is sent again as it was: the keys tell what was done.
+        INVALID_FIELD for the whole call, of which then nothing is done, if there are no operations or too
+        many, if one is empty, or if a chain is too long or does not end.
         """
 
     @_abc_1.abstractmethod

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
-from meterhold_server.batching.lane import Lane, LaneLimits
+from meterhold_server.batching.failures import Failure
+from meterhold_server.batching.lane import Lane, LaneLimits, Waiting
+from meterhold_server.batching.places import Answers, Gathering
 from meterhold_server.core.model import Rules
-from meterhold_server.core.operations import Operation
+from meterhold_server.core.operations import Chain, Operation
 from meterhold_server.core.outcomes import Outcome
 from meterhold_server.storage.session import Session
 
@@ -33,8 +36,43 @@ class Engine:
         """Queue an operation; see Lane.submit. Operations of one account keep their order."""
         if len(self._lanes) == 1:
             return self._lanes[0].submit(operation, deadline)
-        number = int(operation.account_id[:8], 16) % len(self._lanes)
-        return self._lanes[number].submit(operation, deadline)
+        return self._lanes[self._number(operation)].submit(operation, deadline)
+
+    def submit_many(
+        self, operations: Sequence[Operation], deadline: float | None = None
+    ) -> asyncio.Future[Answers]:
+        """Queue operations at once. The future gets what each came to, in order, or its Failure.
+
+        Those of one account keep their order, those of chains included. Cancelling the future drops
+        all waiters.
+        """
+        gathering = Gathering(len(operations))
+        by_lane: dict[Lane, list[Waiting]] = {}
+        for operation, lane, place in zip(
+            operations, self._lanes_of(operations), gathering.places, strict=True
+        ):
+            by_lane.setdefault(lane, []).append(Waiting(operation, place, deadline))
+        for lane, many in by_lane.items():
+            try:
+                lane.submit_many(many)
+            except Failure as failure:
+                for waiting in many:
+                    waiting.future.set_exception(failure)
+        return gathering.future
+
+    def _lanes_of(self, operations: Sequence[Operation]) -> list[Lane]:
+        """The lane of each. What a chain joins is carried out by one lane, so as to keep order."""
+        home = list(range(len(self._lanes)))
+        for operation in operations:
+            if isinstance(operation, Chain):
+                joined = {home[self._number(each)] for each in operation.operations}
+                target = min(joined)
+                home = [target if number in joined else number for number in home]
+        return [self._lanes[home[self._number(operation)]] for operation in operations]
+
+    def _number(self, operation: Operation) -> int:
+        """Which lane an operation belongs to by its account."""
+        return int(operation.account_id[:8], 16) % len(self._lanes)
 
     async def close(self) -> None:
         """Carry out all that waits, then stop."""

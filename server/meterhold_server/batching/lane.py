@@ -2,7 +2,7 @@
 
 It takes whatever waits, up to a bound, at once: a lone operation never waits for company, and under
 load batches grow by themselves. The operations of one account always use the same lane, so that the
-lanes of a process never wait for each other.
+lanes of a process hardly ever wait for each other: only for a chain of several accounts.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import structlog
 
 from meterhold_server.batching import failures
 from meterhold_server.batching.failures import Failure
+from meterhold_server.batching.places import Place
 from meterhold_server.batching.transaction import BatchFault, Unresolved, transact
 from meterhold_server.core.model import Rules
-from meterhold_server.core.operations import Operation, Rebuild
+from meterhold_server.core.operations import Operation, Rebuild, count
 from meterhold_server.core.outcomes import Outcome
 from meterhold_server.storage.errors import Fault
 from meterhold_server.storage.session import Session
@@ -35,7 +36,10 @@ _log = structlog.get_logger(__name__)
 
 
 class LaneLimits(NamedTuple):
-    """The bounds of a lane. Counts are of operations; times are in seconds."""
+    """The bounds of a lane. Counts are of operations, times in seconds.
+
+    What is submitted together is taken on whole, though it may be more than there is room for.
+    """
 
     batch_operations_max: int = 256
     queue_operations_max: int = 4096
@@ -50,11 +54,15 @@ class Waiting:
     """An operation and whoever waits for its outcome. `deadline` is on the monotonic clock."""
 
     operation: Operation
-    future: asyncio.Future[Outcome]
+    future: asyncio.Future[Outcome] | Place
     deadline: float | None
 
 
 Answer = tuple[Waiting, Outcome | Failure]
+
+
+Part = tuple[list[Waiting], int]
+"""What is taken from the queue at once, and how many operations it is: those of chains, too."""
 
 
 class Lane:
@@ -70,7 +78,11 @@ class Lane:
         self._open_session = open_session
         self._rules = rules
         self._limits = limits
-        self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
+        self._queue: SimpleQueue[Part | None] = SimpleQueue()
+        # Each is written by one thread alone: the loop's, and the lane's.
+        self._queued_count = 0
+        self._taken_count = 0
+        self._left_over: Part | None = None
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
         self._closing = False
@@ -88,9 +100,27 @@ class Lane:
         Cancelling the future drops the waiter: once the operation is in a batch, it is carried out.
         Raises Failure at once when the lane is full or closing.
         """
+        self._refuse_if_full()
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        number = count(operation)
+        self._queued_count += number
+        self._queue.put(([Waiting(operation, future, deadline)], number))
+        return future
+
+    def submit_many(self, many: Sequence[Waiting]) -> None:
+        """Queue operations that came together: the lane wakes but once, and keeps their order.
+
+        Raises Failure, for all of them, as `submit` does.
+        """
+        self._refuse_if_full()
+        for part in _parts(many, self._limits.batch_operations_max):
+            self._queued_count += part[1]
+            self._queue.put(part)
+
+    def _refuse_if_full(self) -> None:
         if self._closing:
             raise failures.shutting_down()
-        waiting = self._queue.qsize()
+        waiting = self._queued_count - self._taken_count
         batches_ahead = -(-waiting // self._limits.batch_operations_max)
         wait_seconds = batches_ahead * self._batch_seconds
         if (
@@ -98,9 +128,6 @@ class Lane:
             or wait_seconds > self._limits.queue_wait_seconds_max
         ):
             raise failures.overloaded(waiting, wait_seconds)
-        future: asyncio.Future[Outcome] = self._loop.create_future()
-        self._queue.put(Waiting(operation, future, deadline))
-        return future
 
     async def close(self) -> None:
         """Carry out what waits, then stop. Nothing is taken on any more."""
@@ -135,19 +162,23 @@ class Lane:
 
     def _take(self) -> list[Waiting]:
         """Wait for an operation, then take all that wait. Empty when the lane is to stop."""
-        first = self._queue.get()
-        if first is None:
-            return []
-        batch = [first]
-        while len(batch) < self._limits.batch_operations_max:
+        part = self._left_over or self._queue.get()
+        self._left_over = None
+        batch: list[Waiting] = []
+        room = self._limits.batch_operations_max
+        while part is not None and (part[1] <= room or not batch):
+            waiting, number = part
+            batch += waiting
+            room -= number
+            self._taken_count += number
             try:
-                waiting = self._queue.get_nowait()
+                part = self._queue.get_nowait()
             except Empty:
-                break
-            if waiting is None:
-                self._queue.put(None)
-                break
-            batch.append(waiting)
+                return batch
+        if part is None:
+            self._queue.put(None)
+        # What came together and fits into one batch is not torn apart.
+        self._left_over = part
         return batch
 
     def _ready(self, batch: Iterable[Waiting], now: float) -> list[Waiting]:
@@ -281,12 +312,11 @@ class Lane:
             self._session = None
 
     def _refuse_rest(self) -> None:
-        rest: list[Answer] = []
+        rest = self._left_over[0] if self._left_over else []
         while not self._queue.empty():
-            waiting = self._queue.get()
-            if waiting is not None:
-                rest.append((waiting, failures.shutting_down()))
-        self._answer(rest)
+            part = self._queue.get()
+            rest += part[0] if part else []
+        self._answer([(waiting, failures.shutting_down()) for waiting in rest])
 
     def _measure(self, seconds: float) -> None:
         """Keep a moving average of what a batch takes, for the estimate of the wait."""
@@ -297,6 +327,20 @@ class Lane:
         if answers:
             with suppress(RuntimeError):  # The loop is gone, and every waiter with it.
                 self._loop.call_soon_threadsafe(_deliver, answers)
+
+
+def _parts(many: Sequence[Waiting], operations_max: int) -> Iterable[Part]:
+    """Cut what is too much for one batch. A chain stays whole."""
+    part: list[Waiting] = []
+    total = 0
+    for waiting in many:
+        more = count(waiting.operation)
+        if part and total + more > operations_max:
+            yield part, total
+            part, total = [], 0
+        part.append(waiting)
+        total += more
+    yield part, total
 
 
 def _apart(batch: list[Waiting]) -> Iterable[list[Waiting]]:

@@ -13,6 +13,7 @@ from typing import NamedTuple, assert_never
 
 from meterhold_server.core import (
     accounts,
+    chains,
     charges,
     grants,
     holds,
@@ -23,6 +24,7 @@ from meterhold_server.core import (
 from meterhold_server.core.expiry import expire_due, is_due
 from meterhold_server.core.model import EMPTY_BALANCE, Account, Rules, State
 from meterhold_server.core.operations import (
+    Chain,
     Configure,
     ConfigureDefaults,
     Debit,
@@ -88,7 +90,9 @@ def _step(posting: Posting, operation: Operation) -> Outcome:
             return _rarer_step(posting, account, operation)
 
 
-_Rarer = GrantOnce | RefundCharge | RevokeGrant | ReinstateGrant | Configure | ConfigureDefaults
+_Rarer = (
+    GrantOnce | RefundCharge | RevokeGrant | ReinstateGrant | Chain | Configure | ConfigureDefaults
+)
 
 
 def _rarer_step(posting: Posting, account: Account | None, operation: _Rarer) -> Outcome:
@@ -101,6 +105,8 @@ def _rarer_step(posting: Posting, account: Account | None, operation: _Rarer) ->
             return revocations.revoke_grant(posting, account, operation)
         case ReinstateGrant():
             return revocations.reinstate_grant(posting, account, operation)
+        case Chain():
+            return chains.carry_out(posting, operation, _step)
         case Configure():
             return accounts.configure(posting, account, operation)
         case ConfigureDefaults():

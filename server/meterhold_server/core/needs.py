@@ -20,6 +20,7 @@ from meterhold_server.core.model import (
     State,
 )
 from meterhold_server.core.operations import (
+    Chain,
     Configure,
     ConfigureDefaults,
     Debit,
@@ -84,6 +85,11 @@ class StillNeeds:
 def needs(operations: Sequence[Operation]) -> Needs:
     """What `operations` touch by name."""
     wanted = Needs()
+    _add_all(wanted, operations)
+    return wanted
+
+
+def _add_all(wanted: Needs, operations: Sequence[Operation]) -> None:
     for operation in operations:
         wanted.account_ids.add(operation.account_id)
         if isinstance(operation, Reserve | Settle | Release | Extend):
@@ -91,7 +97,6 @@ def needs(operations: Sequence[Operation]) -> Needs:
         elif not isinstance(operation, Debit | DebitOnce | Expire):
             _add_rarer(wanted, operation)
         wanted.claims.update(_claim_keys(operation))
-    return wanted
 
 
 def _add_rarer(
@@ -100,12 +105,15 @@ def _add_rarer(
     | RefundCharge
     | RevokeGrant
     | ReinstateGrant
+    | Chain
     | Configure
     | ConfigureDefaults
     | Rebuild,
 ) -> None:
     namespace = operation.account.namespace
     match operation:
+        case Chain():
+            _add_all(wanted, operation.operations)
         case RefundCharge():
             wanted.charges.add((operation.account_id, operation.charge_seq))
         case Rebuild():

@@ -192,6 +192,40 @@ class ReinstateGrant(GrantChange):
     """Undo the revocations of one id."""
 
 
+Link = (
+    Reserve
+    | Settle
+    | Release
+    | Extend
+    | Debit
+    | DebitOnce
+    | GrantOnce
+    | RefundCharge
+    | RevokeGrant
+    | ReinstateGrant
+)
+"""What can be part of a chain."""
+
+
+@dataclass(slots=True)
+class Chain:
+    """Operations of one namespace, at least one: all of them are done in their order, or none.
+
+    Each names its account.
+    """
+
+    operations: tuple[Link, ...]
+
+    @property
+    def account(self) -> AccountKey:
+        """The account of the first: as good as any to choose a lane by."""
+        return self.operations[0].account
+
+    @property
+    def account_id(self) -> str:
+        return self.operations[0].account_id
+
+
 @dataclass(slots=True)
 class Configure(AccountOperation):
     """Set what an account may do; None leaves a thing as it is. Creates the account."""
@@ -234,19 +268,9 @@ class Rebuild(AccountOperation):
     deleted_claims: tuple[str, ...] = ()
 
 
-Operation = (
-    Reserve
-    | Settle
-    | Release
-    | Extend
-    | Debit
-    | DebitOnce
-    | GrantOnce
-    | RefundCharge
-    | RevokeGrant
-    | ReinstateGrant
-    | Configure
-    | ConfigureDefaults
-    | Expire
-    | Rebuild
-)
+Operation = Link | Chain | Configure | ConfigureDefaults | Expire | Rebuild
+
+
+def count(operation: Operation) -> int:
+    """How many operations it stands for."""
+    return len(operation.operations) if isinstance(operation, Chain) else 1

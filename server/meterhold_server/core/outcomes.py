@@ -42,6 +42,7 @@ class Reason(StrEnum):
     ACCOUNT_FROZEN = "ACCOUNT_FROZEN"
     INSUFFICIENT_CREDITS = "INSUFFICIENT_CREDITS"
     BALANCE_OUT_OF_RANGE = "BALANCE_OUT_OF_RANGE"
+    CHAIN_REFUSED = "CHAIN_REFUSED"
 
 
 @dataclass(slots=True)
@@ -318,6 +319,17 @@ class Rebuilt:
     corrections: list[Entry]
 
 
+@dataclass(slots=True)
+class Chained:
+    """The outcomes of a chain, in order: none is Rejected, or all are.
+
+    Those that would not have been refused by themselves are CHAIN_REFUSED. Their `index` is that of
+    the one that was, in the chain from 0.
+    """
+
+    outcomes: list[Outcome]
+
+
 Outcome = (
     Reserved
     | Settled
@@ -329,6 +341,7 @@ Outcome = (
     | Revoked
     | Reinstated
     | Elsewhere
+    | Chained
     | Configured
     | DefaultsConfigured
     | Expired

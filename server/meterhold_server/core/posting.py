@@ -56,6 +56,18 @@ class Writes:
     def __bool__(self) -> bool:
         return bool(self.accounts or self.claims or self.tombstones or self.defaults)
 
+    def add(self, later: Writes) -> None:
+        """Add what changed after these, but for `defaults`."""
+        self.accounts.update(later.accounts)
+        self.lots.update(later.lots)
+        self.reservations.update(later.reservations)
+        self.charge_refunds.update(later.charge_refunds)
+        self.allowances.update(later.allowances)
+        self.pending.update(later.pending)
+        self.tombstones.update(later.tombstones)
+        self.entries.extend(later.entries)
+        self.claims.extend(later.claims)
+
 
 def claim_key(kind: ClaimKind, operation: AccountOperation, key: str) -> ClaimKey:
     """The place of an idempotency key: in its namespace or in its account, by its kind."""

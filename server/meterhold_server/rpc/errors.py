@@ -35,6 +35,7 @@ CODES: Final = {
     "RESERVATION_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
     "GRANT_REVOKED": grpc.StatusCode.FAILED_PRECONDITION,
     "SOURCE_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
+    "CHAIN_REFUSED": grpc.StatusCode.FAILED_PRECONDITION,
     "RESERVATION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "GRANT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "ENTRY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
@@ -64,6 +65,7 @@ _MESSAGES: Final = {
     "revoke it before it comes",
     "GRANT_REVOKED": "the grant {grant_key!r} was revoked before it came; reinstate it first",
     "SOURCE_MISMATCH": "another purchase is meant: {field} is {original!r}",
+    "CHAIN_REFUSED": "operation {index} of the same chain was refused, so that none was done",
     "IDEMPOTENCY_MISMATCH": "this key was used for another request: {field} was {original!r}; "
     "send the original request, or a new key",
     "LEDGER_BEHIND": "the ledger has reached seq {ledger_seq}, and {min_seq} was asked for",
@@ -79,6 +81,7 @@ _PASSING: Final = frozenset(
         "RESERVATION_NOT_FOUND",
         "GRANT_NOT_FOUND",
         "GRANT_REVOKED",
+        "CHAIN_REFUSED",
     }
 )
 """Refusals for what may change: another attempt of the same request might not meet them."""
@@ -105,17 +108,24 @@ def refusal_of(rejected: Rejected) -> Refusal | InvalidRequest:
 
 
 class ErrorStatus(NamedTuple):
-    """What the caller is sent: a code, a message, and the serialized google.rpc.Status."""
+    """What the caller is sent: a code, a message, and details of google.rpc."""
 
     code: grpc.StatusCode
     message: str
     reason: str
-    details: bytes
+    details: list[AnyMessage]
+
+    def with_request_id(self, request_id: str) -> bytes:
+        """The serialized google.rpc.Status of a call."""
+        details = [*self.details, _packed(RequestInfo(request_id=request_id))]
+        status = Status(code=self.code.value[0], message=self.message, details=details)
+        return bytes(status.SerializeToString())
 
 
-def status_of(
-    error: InvalidRequest | Refusal | Failure, request_id: str, *, retried: bool = False
-) -> ErrorStatus:
+Error = InvalidRequest | Refusal | Failure
+
+
+def status_of(error: Error, *, retried: bool = False) -> ErrorStatus:
     """The status of an error. `retried`: the transport has sent the request before.
 
     Then a failure of this attempt says nothing of those before it, and neither does `applied`; nor
@@ -140,13 +150,13 @@ def status_of(
     if retry_after is not None:
         extra.append(RetryInfo(retry_delay=_duration(retry_after)))
     info = ErrorInfo(reason=reason, domain=DOMAIN, metadata={"applied": applied, **metadata})
-    code = CODES[reason]
-    status = Status(code=code.value[0], message=str(error))
-    for detail in (info, *extra, RequestInfo(request_id=request_id)):
-        packed = AnyMessage()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return ErrorStatus(code, str(error), reason, status.SerializeToString())
+    return ErrorStatus(CODES[reason], str(error), reason, [_packed(one) for one in (info, *extra)])
+
+
+def _packed(detail: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return packed
 
 
 def _bad_request(violations: list[Violation]) -> BadRequest:

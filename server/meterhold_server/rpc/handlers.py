@@ -18,12 +18,15 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from meterhold_server.batching.failures import Failure, FailureReason
-from meterhold_server.rpc.errors import DETAILS_KEY, ErrorStatus, Refusal, status_of
+from meterhold_server.rpc.errors import DETAILS_KEY, Error, ErrorStatus, Refusal, status_of
 from meterhold_server.rpc.service import Context, was_sent_before
 from meterhold_server.rpc.validation import InvalidRequest, Violation
 
 REQUEST_BYTES_MAX: Final = 64 * 1024
-"""The largest message that is looked at. Any valid request is far smaller."""
+"""The largest message that is looked at. Any valid request is far smaller, but for a Batch."""
+
+BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+"""The largest message of a Batch that is looked at."""
 
 REQUEST_ID_KEY: Final = "x-request-id"
 
@@ -59,10 +62,11 @@ def generic_handler(
 
 def _deserializer(method: MethodDescriptor) -> Callable[[bytes], Any]:
     parse = GetMessageClass(method.input_type).FromString
+    bytes_max = BATCH_BYTES_MAX if method.name == "Batch" else REQUEST_BYTES_MAX
 
     def deserialize(data: bytes) -> Any:
-        if len(data) > REQUEST_BYTES_MAX:
-            return Malformed(f"has {len(data)} bytes, at most {REQUEST_BYTES_MAX} are allowed")
+        if len(data) > bytes_max:
+            return Malformed(f"has {len(data)} bytes, at most {bytes_max} are allowed")
         try:
             return parse(data)
         except DecodeError:
@@ -108,12 +112,12 @@ def _bug(error: Exception) -> Failure:
 async def _tell(
     context: Context,
     method: str,
-    error: InvalidRequest | Refusal | Failure,
+    error: Error,
     started: float,
     log_calls: LogCalls,
 ) -> None:
     request_id = _request_id(_metadata(context))
-    status = status_of(error, request_id, retried=was_sent_before(context))
+    status = status_of(error, retried=was_sent_before(context))
     ours = isinstance(error, Failure)
     if log_calls == "all" or (ours and log_calls == "failed"):
         _log_call(method, request_id, status.code.name, status.reason, started)
@@ -121,7 +125,7 @@ async def _tell(
 
 
 async def _abort(context: Context, status: ErrorStatus, request_id: str) -> None:
-    trailing = ((DETAILS_KEY, status.details), (REQUEST_ID_KEY, request_id))
+    trailing = ((DETAILS_KEY, status.with_request_id(request_id)), (REQUEST_ID_KEY, request_id))
     await context.abort(status.code, status.message, trailing)
 
 

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1.metering_service_pb2_grpc import MeteringServiceServicer
 from meterhold_server.batching import failures
-from meterhold_server.core import model, operations
+from meterhold_server.core import model
 from meterhold_server.core.model import AccountKey, account_id_of
 from meterhold_server.core.operations import Operation
 from meterhold_server.core.outcomes import (
@@ -24,13 +24,12 @@ from meterhold_server.core.outcomes import (
     Revoked,
     Settled,
 )
-from meterhold_server.rpc import requests, responses
+from meterhold_server.rpc import batch, requests, responses
 from meterhold_server.rpc.errors import Refusal
 from meterhold_server.rpc.requests import account_key
 from meterhold_server.rpc.service import Context, Service, was_sent_before
 from meterhold_server.rpc.validation import Fields
 from meterhold_server.storage.pages import (
-    read_capture_seq,
     read_live_lots,
     read_pending_grants,
 )
@@ -97,17 +96,11 @@ class MeteringServicer(MeteringServiceServicer):
     ) -> pb.RefundChargeResponse:
         operation = requests.refund_charge(request, self._service.caller)
         if request.WhichOneof("charge") == "capture":
-            operation.charge_seq = await self._capture_seq(operation, request.capture)
+            operation.charge_seq = await self._service.capture_seq(operation, request.capture)
         return responses.refund_charge(await self._submit(operation, context, Refunded))
 
-    async def _capture_seq(self, operation: operations.RefundCharge, capture: pb.Capture) -> int:
-        """Which entry a settle wrote. That never changes, so that it is read beforehand."""
-        names = capture.reservation_id, capture.capture_id
-        seq = await self._service.reader.run(read_capture_seq, operation.account_id, *names)
-        if seq is None:
-            details = dict(zip(("reservation_id", "capture_id"), names, strict=True))
-            raise Refusal("ENTRY_NOT_FOUND", details)
-        return int(seq)
+    async def Batch(self, request: pb.BatchRequest, context: Context) -> pb.BatchResponse:
+        return await batch.carry_out(request, self._service, context)
 
     async def Balance(self, request: pb.BalanceRequest, context: Context) -> pb.BalanceResponse:
         fields = Fields()

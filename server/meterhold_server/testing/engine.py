@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from meterhold_server.core.decide import decide
@@ -31,6 +31,12 @@ class MemoryEngine:
         (outcome,), writes = decide(self.state, [operation], self.clock(), self._rules)
         self._keep(writes)
         return outcome
+
+    async def submit_many(
+        self, operations: Sequence[Operation], deadline: float | None = None
+    ) -> list[Outcome]:
+        """As `Engine.submit_many`."""
+        return [await self.submit(operation) for operation in operations]
 
     def violations(self) -> list[str]:
         """What is wrong with the books, in plain words; empty if nothing is."""

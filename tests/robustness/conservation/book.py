@@ -12,6 +12,7 @@ from typing import Final
 
 from meterhold_server.core.model import AccountKey, AllowanceTerms
 from meterhold_server.core.operations import (
+    Chain,
     Configure,
     ConfigureDefaults,
     Debit,
@@ -73,8 +74,8 @@ class Book:
                 return self._debit(account, operation)
             case RefundCharge():
                 return self._refund(account, operation)
-            case Rebuild():
-                raise AssertionError("a sound account is not rebuilt")
+            case Rebuild() | Chain():
+                raise AssertionError("nobody here asks for that")
             case _:
                 return self._enter_rarer(account, operation, now)
 

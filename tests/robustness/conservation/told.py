@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from meterhold_server.core.outcomes import (
+    Chained,
     Configured,
     Debited,
     DefaultsConfigured,
@@ -49,6 +50,8 @@ def told(outcome: Outcome) -> Told:
             return Told(name, (), tuple(outcome.account))
         case DefaultsConfigured():
             return Told(name, (), (outcome.defaults.signup_micros, outcome.defaults.allowance))
+        case Chained():
+            raise AssertionError("nobody here links operations")
         case _:
             replayed = getattr(outcome, "replayed", False)
             return Told(name, tuple(outcome.balance), _numbers(outcome), replayed)
