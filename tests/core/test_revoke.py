@@ -210,6 +210,24 @@ class TestIdsOfRevocations:
             reinstate order                    | reinstated 30 total=0 available=100
         """)
 
+    @pytest.mark.parametrize(
+        ("before", "revoked"),
+        [("grant order 100 | granted 100", "1 total=64"), ("expire | expired", "0 waiting")],
+        ids=["of a lot", "of a tombstone"],
+    )
+    def test_are_64_at_most(self, before: str, revoked: str) -> None:
+        first = revoked.replace("total=64", "")
+        rows = "\n".join(
+            f"revoke order 1 id=d{number} tombstone=yes | revoked {first}" for number in range(63)
+        )
+        check(f"""
+            {before}
+            {rows}
+            revoke order 1 tombstone=yes            | revoked {revoked}
+            revoke order 1 id=d64 tombstone=yes     | refused INVALID_FIELD field=revocation_id
+            revoke order 2 id=d0 tombstone=yes      | revoked {first}
+        """)
+
 
 class TestReinstate:
     def test_gives_back_what_was_taken(self) -> None:

@@ -934,7 +934,7 @@ class RevokeGrantRequest(_message.Message):
     """
     revocation_id: _builtins.str
     """At most 128 printable characters. Revocations of different ids add up, up to the grant: give each
-    dispute its own. Empty is an id, too: the refunds of the purchase.
+    dispute its own. Empty is an id, too: the refunds of the purchase. A grant has at most 64 of them.
     """
     reason: _builtins.str
     """Why, for people: at most 256 bytes."""

@@ -208,7 +208,8 @@ class MeteringServiceServicer(object):
         First it takes what the grant's own lot has available; for what was spent or is held, other lots are
         charged, then the account owes it, and credits that return pay it. What has expired is not taken.
         Without `account` the account is found by the grant's key. Checked in this order:
-        AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH.
+        AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH, INVALID_FIELD (a
+        65th `revocation_id` of one grant).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

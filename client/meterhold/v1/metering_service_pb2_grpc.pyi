@@ -100,7 +100,8 @@ class MeteringServiceStub:
     First it takes what the grant's own lot has available; for what was spent or is held, other lots are
     charged, then the account owes it, and credits that return pay it. What has expired is not taken.
     Without `account` the account is found by the grant's key. Checked in this order:
-    AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH.
+    AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH, INVALID_FIELD (a
+    65th `revocation_id` of one grant).
     """
     ReinstateGrant: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.ReinstateGrantRequest, _metering_service_pb2.ReinstateGrantResponse]
     """ReinstateGrant gives back what RevokeGrant took under a `revocation_id`, as after a dispute that was
@@ -192,7 +193,8 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     First it takes what the grant's own lot has available; for what was spent or is held, other lots are
     charged, then the account owes it, and credits that return pay it. What has expired is not taken.
     Without `account` the account is found by the grant's key. Checked in this order:
-    AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH.
+    AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH, INVALID_FIELD (a
+    65th `revocation_id` of one grant).
     """
     ReinstateGrant: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.ReinstateGrantRequest, _metering_service_pb2.ReinstateGrantResponse]  # type: ignore[assignment]
     """ReinstateGrant gives back what RevokeGrant took under a `revocation_id`, as after a dispute that was
@@ -335,7 +337,8 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         First it takes what the grant's own lot has available; for what was spent or is held, other lots are
         charged, then the account owes it, and credits that return pay it. What has expired is not taken.
         Without `account` the account is found by the grant's key. Checked in this order:
-        AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH.
+        AMOUNT_OUT_OF_RANGE, GRANT_NOT_FOUND (unless `allow_tombstone`), SOURCE_MISMATCH, INVALID_FIELD (a
+        65th `revocation_id` of one grant).
         """
 
     @_abc_1.abstractmethod

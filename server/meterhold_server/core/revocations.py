@@ -7,7 +7,8 @@ that was reinstated has had its say: the same again takes nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 from meterhold_server.core import clawback, expiry, funds
 from meterhold_server.core.clawback import coming_micros
@@ -38,6 +39,9 @@ from meterhold_server.core.purchases import (
 )
 from meterhold_server.core.range import refuse_range
 
+IDS_MAX: Final = 64
+"""How many `revocation_id`s a grant may have. They are kept with its lot, and loaded with it."""
+
 
 def revoke_grant(
     posting: Posting, account: Account | None, operation: RevokeGrant
@@ -52,6 +56,8 @@ def revoke_grant(
         return _revoke_pending(posting, account, pending, operation)
     lot = _lot(account, claim)
     if refusal := refuse_source(operation.expected_source, purchase(lot.source, lot.cash)):
+        return refusal
+    if refusal := _refuse_more_ids(lot.revocations or {}, operation):
         return refusal
     # Nothing can fail from here on.
     revocations = lot.revocations = lot.revocations or {}
@@ -92,6 +98,13 @@ def reinstate_grant(
         posting.touch(account)
         entry = clawback.give_back(posting, account, lot, micros, **_of_entry(operation))
     return Reinstated(operation.account, account.balance(), entry, micros, lot.revoked_micros)
+
+
+def _refuse_more_ids(known: Collection[str], operation: RevokeGrant) -> Rejected | None:
+    if operation.revocation_id in known or len(known) < IDS_MAX:
+        return None
+    description = f"is new, and the grant has {IDS_MAX} ids already; use one of them"
+    return Rejected(Reason.INVALID_FIELD, {"field": "revocation_id", "description": description})
 
 
 def _elsewhere(claim: Claim, operation: GrantChange) -> Elsewhere | Rejected | None:
@@ -155,6 +168,8 @@ def _revoke_before(posting: Posting, operation: RevokeGrant) -> Revoked | Reject
     if tombstone:
         if refusal := _refuse_other(operation, tombstone):
             return refusal
+        if refusal := _refuse_more_ids(tombstone.revocations, operation):
+            return refusal
         tombstone.source = (operation.expected_source or {}) | (tombstone.source or {}) or None
     else:
         tombstone = Tombstone(grant_key, posting.now, operation.expected_source)
@@ -193,6 +208,8 @@ def _revoke_pending(
     posting: Posting, account: Account, pending: PendingGrant, operation: RevokeGrant
 ) -> Revoked | Rejected:
     if refusal := refuse_source(operation.expected_source, purchase(pending.source, pending.cash)):
+        return refusal
+    if refusal := _refuse_more_ids(pending.revocations, operation):
         return refusal
     # Nothing can fail from here on.
     before = coming_micros(pending)
