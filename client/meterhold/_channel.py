@@ -62,6 +62,9 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", RECEIVED_MESSAGE_BYTES_MAX),
+    # Each client has a connection of its own. Those of one address would share it in a process, and
+    # with it the wait after another's failure to connect, be it to a server that is gone.
+    ("grpc.use_local_subchannel_pool", 1),
     ("grpc.primary_user_agent", f"meterhold-python/{version('meterhold')}"),
 )
 
