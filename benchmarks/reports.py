@@ -277,7 +277,7 @@ def _reads(ledger: Ledger) -> list[Read]:
         Read(
             f"month of the big account ({in_a_month:,} entries)",
             month_of(lambda: ledger.big, *by_key_and_model),
-            None,
+            REPORT_MILLISECONDS,
         ),
         Read(
             f"month of all accounts ({2 * in_a_month:,} entries)",
