@@ -1,7 +1,7 @@
-"""`python -m benchmarks.parameters`: four ways to hand the rows of a batch to one INSERT.
+"""`python -m benchmarks.parameters`: five ways to hand the rows of a batch to one INSERT.
 
 Writes ledger entries into the real table of a durable embedded database, a batch at a time, each
-committed. This is why `storage.statements` sends rows as one JSON parameter.
+committed. This is why `storage.arrays` packs the columns itself, in PostgreSQL's binary format.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
-import psycopg
+import psutil
 from rich.console import Console
 
 from meterhold_server.embedded import EmbeddedPostgres
-from meterhold_server.storage import migrate
+from meterhold_server.storage import migrate, statements
+from meterhold_server.storage.exchange import Connection, columns, exchange
 from meterhold_server.storage.tables import entry
 
 ROWS: Final = 64
-BATCHES: Final = 150
+BATCHES: Final = 500
 ACCOUNT_ID: Final = "00000000-0000-0000-0000-000000000001"
 
 _TYPES: Final = {
@@ -31,7 +33,6 @@ _TYPES: Final = {
 _SLOTS: Final = "(" + ", ".join(f"%s::{kind}" for kind in _TYPES.values()) + ")"
 _seq = count(1)
 
-Connection = psycopg.Connection[Any]
 Rows = list[dict[str, Any]]
 
 
@@ -44,12 +45,18 @@ def batch() -> Rows:
             "kind": "DEBIT",
             "amount_micros": -5,
             "remaining_after_micros": 10**12,
-            "create_time": "2026-01-01T00:00:00+00:00",
+            "create_time": datetime(2026, 1, 1, tzinfo=UTC),
             "key": "order",
             "parts": "[[1, 5]]",
         }
         for _ in range(ROWS)
     ]
+
+
+def as_columns(connection: Connection, rows: Rows) -> None:
+    insert = statements.INSERT_ENTRIES
+    arrays = columns(insert, [tuple(row.values()) for row in rows])
+    exchange(connection, [(insert, arrays)])
 
 
 def as_json(connection: Connection, rows: Rows) -> None:
@@ -82,25 +89,43 @@ def main() -> None:
         Path(folder).chmod(0o711)
         with EmbeddedPostgres.start(Path(folder) / "postgres") as postgres:
             migrate.upgrade(postgres.url)
-            with psycopg.connect(postgres.url, autocommit=True) as connection:
-                ways = (as_json, as_arrays, as_pipeline, as_values)
+            with Connection.connect(postgres.url, autocommit=True) as connection:
+                ways = (as_columns, as_json, as_arrays, as_pipeline, as_values)
                 taken = {way: measure(way, connection) for way in ways}
-    base, base_cpu = taken[as_json]
-    for way, (elapsed, cpu) in taken.items():
+    first = taken[as_columns]
+    for way, one in taken.items():
         console.print(
-            f"{way.__name__:<12} {elapsed * 1000:5.2f} ms a batch of {ROWS}, "
-            f"{elapsed / base:4.1f} × JSON; client CPU {cpu / base_cpu:4.1f} ×"
+            f"{way.__name__:<12} {one.elapsed * 1000:5.2f} ms a batch of {ROWS}; as many × the "
+            f"first: time {one.elapsed / first.elapsed:4.1f}, client CPU "
+            f"{one.client / first.client:4.1f}, database CPU {one.database / first.database:4.1f}"
         )
 
 
-def measure(way: Callable[[Connection, Rows], None], connection: Connection) -> tuple[float, float]:
-    """Seconds, and seconds of this process's CPU, that a batch takes."""
+class Seconds(NamedTuple):
+    """What a batch takes, and the CPU of this process and of the database's."""
+
+    elapsed: float
+    client: float
+    database: float
+
+
+def measure(way: Callable[[Connection, Rows], None], connection: Connection) -> Seconds:
+    backend = psutil.Process(connection.info.backend_pid)
     for _ in range(BATCHES // 5):
         way(connection, batch())
-    started, cpu = time.perf_counter(), time.process_time()
+    started, client, database = time.perf_counter(), time.process_time(), _cpu_of(backend)
     for _ in range(BATCHES):
         way(connection, batch())
-    return (time.perf_counter() - started) / BATCHES, (time.process_time() - cpu) / BATCHES
+    return Seconds(
+        (time.perf_counter() - started) / BATCHES,
+        (time.process_time() - client) / BATCHES,
+        (_cpu_of(backend) - database) / BATCHES,
+    )
+
+
+def _cpu_of(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 if __name__ == "__main__":

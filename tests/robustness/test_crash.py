@@ -89,7 +89,7 @@ def test_a_transaction_number_is_given_again_after_a_crash(database: DatabaseApa
         while int(_transaction_number(other)) < int(number):
             pass
     after = Session(database.url)
-    evidence = Evidence("entry", {"account_id": str(uuid4()), "seq": 1}, datetime.now(UTC))
+    evidence = Evidence("entry", (str(uuid4()), 1), datetime.now(UTC))
     assert after.transaction_committed(number, evidence) is False
     after.close()
 

@@ -3,27 +3,24 @@ then must be the one that is right when they have grown."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 
 from meterhold_server.storage import statements
 from meterhold_server.storage.connection import connect_lane
 from meterhold_server.storage.exchange import Statement, exchange
-from meterhold_server.storage.rows import json_rows
 
-ACCOUNT_ID = "00000000-0000-0000-0000-000000000001"
-ROW = {
-    "account_id": ACCOUNT_ID,
+VALUES: dict[str, Any] = {
+    "account_id": "00000000-0000-0000-0000-000000000001",
     "reservation_id": "job",
     "seq": 1,
     "namespace": "default",
     "kind": "DEBIT",
     "key": "key",
 }
-PARAMETERS = {
-    "account_ids": "{" + ACCOUNT_ID + "}",
-    "rows": json_rows([ROW]),
-    "now": "2026-01-01T00:00:00+00:00",
-}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +44,9 @@ def test_a_plan_made_on_empty_tables_uses_the_index_that_stays_right(
 ) -> None:
     with connect_lane(database_url) as connection:
         wanted: Statement = getattr(statements, statement)
-        explain = Statement(b"explain", b"EXPLAIN (COSTS OFF) " + wanted.sql, wanted.parameters)
-        [rows] = exchange(connection, [(explain, PARAMETERS)])
+        explain = wanted._replace(name=b"explain", sql=b"EXPLAIN (COSTS OFF) " + wanted.sql)
+        values = {name: [VALUES.get(name)] for name, _ in wanted.columns}
+        [rows] = exchange(connection, [(explain, values | {"now": NOW})])
     plan = "\n".join(row[0] for row in rows)
     used = {line.split(" using ")[1].split()[0] for line in plan.splitlines() if " using " in line}
     assert used == indexes, plan

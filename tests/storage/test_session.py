@@ -16,7 +16,7 @@ XID = "SELECT pg_current_xact_id()::text"
 
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-EVIDENCE = Evidence("claim", {"namespace": "live", "kind": "DEBIT_ONCE", "key": "order-1"}, NOON)
+EVIDENCE = Evidence("claim", ("live", "DEBIT_ONCE", "order-1"), NOON)
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def begun(other: psycopg.Connection[tuple[str]]) -> str:
     """Begin a transaction that writes what EVIDENCE says. Answers its number."""
     other.execute(
         "INSERT INTO claim (namespace, kind, key, account_id, request, answer, create_time)"
-        " VALUES (%(namespace)s, %(kind)s, %(key)s, gen_random_uuid(), '{}', '{}', %(time)s)",
-        {**EVIDENCE.key, "time": EVIDENCE.create_time},
+        " VALUES (%s, %s, %s, gen_random_uuid(), '{}', '{}', %s)",
+        (*EVIDENCE.key, EVIDENCE.create_time),
     )
     row = other.execute(XID).fetchone()
     assert row is not None
@@ -64,10 +64,10 @@ def test_it_is_still_under_way(session: Session, other: psycopg.Connection[tuple
     "evidence",
     [
         EVIDENCE._replace(create_time=EVIDENCE.create_time + timedelta(microseconds=1)),
-        EVIDENCE._replace(key=EVIDENCE.key | {"key": "another"}),
-        Evidence("entry", {"account_id": str(uuid4()), "seq": 1}, EVIDENCE.create_time),
-        Evidence("reservation", {"account_id": str(uuid4()), "reservation_id": "job"}, NOON),
-        Evidence("account_claim", {"account_id": str(uuid4()), "kind": "DEBIT", "key": "k"}, NOON),
+        EVIDENCE._replace(key=("live", "DEBIT_ONCE", "another")),
+        Evidence("entry", (str(uuid4()), 1), EVIDENCE.create_time),
+        Evidence("reservation", (str(uuid4()), "job"), NOON),
+        Evidence("account_claim", (str(uuid4()), "DEBIT", "k"), NOON),
         None,
     ],
 )

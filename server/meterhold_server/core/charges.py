@@ -13,9 +13,9 @@ from meterhold_server.core.range import refuse_range
 
 
 def debit(posting: Posting, account: Account | None, operation: Debit) -> Debited | Rejected:
-    key = None
-    if operation.request_id:
-        key = claim_key(ClaimKind.DEBIT, operation, operation.request_id)
+    if not operation.request_id:
+        return _debit(posting, account, operation, None, {})
+    key = claim_key(ClaimKind.DEBIT, operation, operation.request_id)
     return _debit(posting, account, operation, key, replay.debit_request(operation))
 
 

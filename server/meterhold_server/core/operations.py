@@ -7,7 +7,7 @@ never changed once made. `labels`, `usage` and `metadata` (JSON text) are stored
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,13 +29,13 @@ def capture_key(reservation_id: str, capture_id: str) -> str:
 
 @dataclass(slots=True)
 class AccountOperation:
-    """Something asked of one account."""
+    """Something asked of one account. Its `account_id` is asked for again and again on its way."""
 
     account: AccountKey
+    account_id: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def account_id(self) -> str:
-        return account_id_of(self.account)
+    def __post_init__(self) -> None:
+        self.account_id = account_id_of(self.account)
 
 
 @dataclass(slots=True)

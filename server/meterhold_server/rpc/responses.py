@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 from google.protobuf.struct_pb2 import Struct
@@ -37,10 +37,12 @@ from meterhold_server.core.outcomes import (
     Settled,
 )
 from meterhold_server.rpc import terms
-from meterhold_server.rpc.times import duration, timestamp
+from meterhold_server.rpc.times import duration, set_timestamp, timestamp
 
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
+
+_Debit = TypeVar("_Debit", pb.DebitResponse, pb.DebitOnceResponse)
 
 _KIND: Final = {kind: types_pb2.EntryKind.Value(f"ENTRY_KIND_{kind}") for kind in EntryKind}
 
@@ -56,21 +58,33 @@ def refund_charge(outcome: Refunded) -> pb.RefundChargeResponse:
 
 
 def balance(of: Balance) -> types_pb2.Balance:
+    message = types_pb2.Balance()
+    _set_balance(message, of)
+    return message
+
+
+def _set_balance(message: types_pb2.Balance, of: Balance) -> None:
+    """In place: a message that is handed to another one is copied. What is 0 need not be set."""
     remaining = of.remaining_micros
-    return types_pb2.Balance(
-        ledger_seq=of.seq,
-        available_micros=remaining - of.held_micros,
-        held_micros=of.held_micros,
-        remaining_micros=remaining,
-        granted_micros=of.granted_micros,
-        spent_micros=of.spent_micros,
-        expired_micros=of.expired_micros,
-        revoked_micros=of.revoked_micros,
-        refunded_micros=of.refunded_micros,
-        debt_micros=of.debt_micros,
-        credit_limit_micros=of.credit_limit_micros,
-        pending_micros=of.pending_micros,
-    )
+    message.ledger_seq = of.seq
+    message.available_micros = remaining - of.held_micros
+    message.remaining_micros = remaining
+    message.granted_micros = of.granted_micros
+    message.spent_micros = of.spent_micros
+    if of.held_micros:
+        message.held_micros = of.held_micros
+    if of.expired_micros:
+        message.expired_micros = of.expired_micros
+    if of.revoked_micros:
+        message.revoked_micros = of.revoked_micros
+    if of.refunded_micros:
+        message.refunded_micros = of.refunded_micros
+    if of.debt_micros:
+        message.debt_micros = of.debt_micros
+    if of.credit_limit_micros:
+        message.credit_limit_micros = of.credit_limit_micros
+    if of.pending_micros:
+        message.pending_micros = of.pending_micros
 
 
 def account(of: Account) -> admin_pb.Account:
@@ -116,25 +130,32 @@ def difference(of: Difference) -> admin_pb.Difference:
 
 
 def entry(of: Entry) -> types_pb2.Entry:
-    message = types_pb2.Entry(
-        seq=of.seq,
-        kind=_KIND[of.kind],
-        amount_micros=of.amount_micros,
-        remaining_after_micros=of.remaining_after_micros,
-        create_time=timestamp(of.create_time),
-        reservation_id=of.reservation_id,
-        key=of.key,
-        related_seq=of.related_seq,
-        reason=of.reason,
-        description=description(of.kind, of.amount_micros),
-    )
+    message = types_pb2.Entry()
+    _set_entry(message, of)
+    return message
+
+
+def _set_entry(message: types_pb2.Entry, of: Entry) -> None:
+    message.seq = of.seq
+    message.kind = _KIND[of.kind]
+    message.amount_micros = of.amount_micros
+    message.remaining_after_micros = of.remaining_after_micros
+    set_timestamp(message.create_time, of.create_time)
+    message.description = description(of.kind, of.amount_micros)
+    if of.reservation_id:
+        message.reservation_id = of.reservation_id
+    if of.key:
+        message.key = of.key
+    if of.related_seq:
+        message.related_seq = of.related_seq
+    if of.reason:
+        message.reason = of.reason
     if of.labels:
         message.labels.update(of.labels)
     if of.usage:
         message.usage.CopyFrom(types_pb2.Usage(**of.usage))
     if of.metadata:
         message.metadata.CopyFrom(_struct(of.metadata))
-    return message
 
 
 def lot(of: Lot) -> types_pb2.Lot:
@@ -190,18 +211,18 @@ def reservation(of: Reservation) -> types_pb2.Reservation:
 
 
 def reserve(outcome: Reserved) -> pb.ReserveResponse:
-    return pb.ReserveResponse(
-        balance=balance(outcome.balance),
+    response = pb.ReserveResponse(
         held_micros=outcome.held_micros,
-        expire_time=timestamp(outcome.expire_time),
         created=not outcome.replayed,
         replayed=outcome.replayed,
     )
+    _set_balance(response.balance, outcome.balance)
+    set_timestamp(response.expire_time, outcome.expire_time)
+    return response
 
 
 def settle(outcome: Settled) -> pb.SettleResponse:
-    return pb.SettleResponse(
-        balance=balance(outcome.balance),
+    response = pb.SettleResponse(
         charged_micros=outcome.charged_micros,
         from_hold_micros=outcome.from_hold_micros,
         overage_micros=outcome.overage_micros,
@@ -211,6 +232,8 @@ def settle(outcome: Settled) -> pb.SettleResponse:
         replayed=outcome.replayed,
         entry_seq=outcome.entry_seq,
     )
+    _set_balance(response.balance, outcome.balance)
+    return response
 
 
 def release(outcome: Released) -> pb.ReleaseResponse:
@@ -232,21 +255,19 @@ def extend(outcome: Extended) -> pb.ExtendResponse:
 
 
 def debit(outcome: Debited) -> pb.DebitResponse:
-    return pb.DebitResponse(
-        balance=balance(outcome.balance),
-        status=_debit_status(outcome),
-        entry=entry(outcome.entry),
-        replayed=outcome.replayed,
-    )
+    return _debited(pb.DebitResponse(), outcome)
 
 
 def debit_once(outcome: Debited) -> pb.DebitOnceResponse:
-    return pb.DebitOnceResponse(
-        balance=balance(outcome.balance),
-        status=_debit_status(outcome),
-        entry=entry(outcome.entry),
-        replayed=outcome.replayed,
-    )
+    return _debited(pb.DebitOnceResponse(), outcome)
+
+
+def _debited(response: _Debit, outcome: Debited) -> _Debit:
+    response.status = pb.DEBIT_STATUS_REPLAYED if outcome.replayed else pb.DEBIT_STATUS_DEBITED
+    response.replayed = outcome.replayed
+    _set_balance(response.balance, outcome.balance)
+    _set_entry(response.entry, outcome.entry)
+    return response
 
 
 def grant_once(outcome: Granted) -> pb.GrantOnceResponse:
@@ -286,10 +307,6 @@ def reinstate_grant(outcome: Reinstated) -> pb.ReinstateGrantResponse:
 
 def _optional(of: Entry | None) -> types_pb2.Entry | None:
     return None if of is None else entry(of)
-
-
-def _debit_status(outcome: Debited) -> pb.DebitStatus.ValueType:
-    return pb.DEBIT_STATUS_REPLAYED if outcome.replayed else pb.DEBIT_STATUS_DEBITED
 
 
 def _struct(text: str) -> Struct:

@@ -12,8 +12,15 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def timestamp(time: datetime) -> Timestamp:
+    message = Timestamp()
+    set_timestamp(message, time)
+    return message
+
+
+def set_timestamp(message: Timestamp, time: datetime) -> None:
     since = time - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+    message.seconds = since.days * 86_400 + since.seconds
+    message.nanos = since.microseconds * 1000
 
 
 def duration(length: timedelta) -> Duration:

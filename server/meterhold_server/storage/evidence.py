@@ -8,22 +8,23 @@ at its own time, does.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import Table, bindparam, select
 
 from meterhold_server.core.model import NAMESPACE_CLAIM_KINDS
 from meterhold_server.core.posting import Writes
 from meterhold_server.storage.exchange import Connection
-from meterhold_server.storage.rows import claim_key_row
+from meterhold_server.storage.rows import Row, claim_key_row
 from meterhold_server.storage.statements import compiled
 from meterhold_server.storage.tables import account_claim, claim, entry, reservation
 
 
-def _create_time(table: Table) -> str:
-    """When the row of a key was written."""
+def _create_time(table: Table) -> tuple[str, list[str]]:
+    """When the row of a key was written, and the names of the key's parameters."""
     keys = (column == bindparam(column.name, type_=column.type) for column in table.primary_key)
-    return compiled(select(table.c.create_time).where(*keys))
+    statement = compiled(select(table.c.create_time).where(*keys))
+    return statement, [column.name for column in table.primary_key]
 
 
 _BY_TABLE: Final = {
@@ -32,15 +33,16 @@ _BY_TABLE: Final = {
 
 
 class Evidence(NamedTuple):
-    """A row, by the key of its table, and the time at which the batch wrote it."""
+    """A row, by the primary key of its table, and the time at which the batch wrote it."""
 
     table: str
-    key: dict[str, Any]
+    key: Row
     create_time: datetime
 
     def is_in(self, connection: Connection) -> bool:
         """Whether the row is there. Raises psycopg.Error."""
-        row = connection.execute(_BY_TABLE[self.table], self.key).fetchone()
+        statement, names = _BY_TABLE[self.table]
+        row = connection.execute(statement, dict(zip(names, self.key, strict=True))).fetchone()
         return row == (self.create_time,)
 
 
@@ -51,11 +53,10 @@ def evidence_of(writes: Writes) -> Evidence | None:
     without a charge.
     """
     for written in writes.entries:
-        key = {"account_id": written.account_id, "seq": written.seq}
-        return Evidence("entry", key, written.create_time)
+        return Evidence("entry", (written.account_id, written.seq), written.create_time)
     for held in writes.reservations.values():
         if not held.stored:
-            key = {"account_id": held.account_id, "reservation_id": held.reservation_id}
+            key = held.account_id, held.reservation_id
             return Evidence("reservation", key, held.create_time)
     for claimed in writes.claims:
         in_namespace = claimed.claim_key.kind in NAMESPACE_CLAIM_KINDS

@@ -8,13 +8,15 @@ has to get it back: a cursor per statement does so many times in a batch, this o
 from __future__ import annotations
 
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import abc, pq
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
+
+from meterhold_server.storage.arrays import Packing
 
 Rows = list[tuple[Any, ...]]
 
@@ -30,14 +32,24 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 class Statement(NamedTuple):
-    """Prepared under its name when first used. `$1`, `$2` … are its `parameters`, as text."""
+    """Prepared under its name when first used. `$1`, `$2` … are its `columns`: arrays, but for
+    a time. `formats` are theirs, as libpq numbers them.
+    """
 
     name: bytes
     sql: bytes
-    parameters: tuple[str, ...] = ()
+    columns: tuple[tuple[str, Packing], ...] = ()
+    formats: tuple[int, ...] = ()
 
 
-Command = tuple[Statement, Mapping[str, str]]
+Command = tuple[Statement, Mapping[str, Any]]
+"""A statement with the values of each of its columns."""
+
+
+def columns(statement: Statement, rows: Iterable[Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Rows, each with all columns of a statement in their order, as the values of its columns."""
+    names = (name for name, _ in statement.columns)
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
 
 
 def exchange(connection: Connection, commands: Sequence[Command]) -> list[Rows]:
@@ -52,8 +64,8 @@ def exchange(connection: Connection, commands: Sequence[Command]) -> list[Rows]:
         for statement in new:
             pgconn.send_prepare(statement.name, statement.sql)
         for statement, values in commands:
-            texts = [values[name].encode() for name in statement.parameters]
-            pgconn.send_query_prepared(statement.name, texts)
+            arrays = [packing.pack(values[name]) for name, packing in statement.columns]
+            pgconn.send_query_prepared(statement.name, arrays, statement.formats)
         answers = _answers(pgconn, len(new) + len(commands))
     finally:
         if pgconn.status == pq.ConnStatus.OK:

@@ -7,7 +7,7 @@ read after the locks are held: no other batch can have written these accounts at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from meterhold_server.core.model import (
 from meterhold_server.core.needs import Needs, StillNeeds, still_needs
 from meterhold_server.core.purchases import is_tombstone
 from meterhold_server.storage import statements
-from meterhold_server.storage.exchange import Command, Connection, Statement, exchange
+from meterhold_server.storage.exchange import Command, Connection, Statement, columns, exchange
 from meterhold_server.storage.rows import (
     Row,
     account_from,
@@ -33,10 +33,7 @@ from meterhold_server.storage.rows import (
     claim_from,
     claim_key_row,
     defaults_from,
-    defaults_key_row,
     entry_from,
-    grant_key_row,
-    json_rows,
     lot_from,
     pending_grant_from,
     reservation_from,
@@ -58,7 +55,7 @@ def load(connection: Connection, needs: Needs) -> Loaded:
 
     Raises psycopg.Error; the transaction is then to be rolled back, and nothing was written.
     """
-    ids = account_array(needs.account_ids)
+    ids = accounts_of(needs.account_ids)
     commands: list[Command] = [
         (statements.BEGIN, {}),
         (statements.LOCK_ACCOUNTS, ids),
@@ -69,7 +66,7 @@ def load(connection: Connection, needs: Needs) -> Loaded:
     commands += [command for command, _ in named]
     _, accounts, clock, lots, *others = exchange(connection, commands)
     state = State({row[0]: account_from(row) for row in accounts})
-    _add_lots(state, lots)
+    _add_first_lots(state, lots)
     for (_, add), rows in zip(named, others, strict=True):
         add(state, rows)
     _refuse_half_seen(state)
@@ -102,34 +99,30 @@ def _by_name(needs: Needs) -> Iterator[tuple[Command, _Add]]:
     the other has made of it.
     """
     if needs.reservations:
-        yield (statements.RESERVATIONS, _reservation_keys(needs.reservations)), _add_reservations
+        yield _wanted(statements.RESERVATIONS, needs.reservations), _add_reservations
     if needs.charges:
-        yield (statements.CHARGES, _seqs(needs.charges)), _add_charges
-        charges = rows_parameter([{"account_id": a, "charge_seq": s} for a, s in needs.charges])
-        yield (statements.CHARGE_REFUNDS, charges), _add_charge_refunds
+        yield _wanted(statements.CHARGES, needs.charges), _add_charges
+        yield _wanted(statements.CHARGE_REFUNDS, needs.charges), _add_charge_refunds
     if needs.allowances:
-        yield (statements.ALLOWANCES, account_array(needs.allowances)), _add_allowances
+        yield (statements.ALLOWANCES, accounts_of(needs.allowances)), _add_allowances
     if needs.defaults:
-        keys = rows_parameter([defaults_key_row(key) for key in needs.defaults])
-        yield (statements.DEFAULTS, keys), _add_defaults
+        yield _wanted(statements.DEFAULTS, needs.defaults), _add_defaults
     if needs.changed_defaults:
-        keys = rows_parameter([defaults_key_row(key) for key in needs.changed_defaults])
-        yield (statements.LOCK_DEFAULTS, keys), _add_defaults
+        yield _wanted(statements.LOCK_DEFAULTS, needs.changed_defaults), _add_defaults
     if needs.tombstones:
-        keys = rows_parameter([grant_key_row(key) for key in needs.tombstones])
-        yield (statements.LOCK_TOMBSTONES, keys), _add_tombstones
+        yield _wanted(statements.LOCK_TOMBSTONES, needs.tombstones), _add_tombstones
     for statement, claim_keys in _by_scope(needs.claims):
-        yield (statement, rows_parameter(claim_keys)), _add_claims
+        yield _wanted(statement, claim_keys), _add_claims
 
 
-def account_array(account_ids: Iterable[str]) -> dict[str, str]:
-    """The parameter of the statements that look accounts up."""
-    return {"account_ids": "{" + ",".join(account_ids) + "}"}
+def accounts_of(account_ids: Collection[str]) -> dict[str, Any]:
+    """The values for the statements that look accounts up."""
+    return {"account_id": [*account_ids]}
 
 
-def rows_parameter(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The parameter of the statements that take many rows."""
-    return {"rows": json_rows(rows)}
+def _wanted(statement: Statement, keys: Iterable[Row]) -> Command:
+    """Look rows up by their primary keys."""
+    return statement, columns(statement, keys)
 
 
 def _load_more(connection: Connection, state: State, more: StillNeeds, now: datetime) -> None:
@@ -141,40 +134,42 @@ def _load_more(connection: Connection, state: State, more: StillNeeds, now: date
 
 def _by_discovery(more: StillNeeds, now: datetime) -> Iterator[tuple[Command, _Add]]:
     if more.due_account_ids:
-        due = account_array(more.due_account_ids)
-        at = due | {"now": now.isoformat()}
+        due = accounts_of(more.due_account_ids)
+        at = due | {"now": now}
         yield (statements.DUE_RESERVATIONS, at), _add_reservations
         yield (statements.NEXT_RESERVATIONS, at), _add_reservations
         yield (statements.ALLOWANCES, due), _add_allowances
         yield (statements.OPEN_PENDING_GRANTS, due), _add_pending
     if more.reservations:
-        yield (statements.RESERVATIONS, _reservation_keys(more.reservations)), _add_reservations
+        yield _wanted(statements.RESERVATIONS, more.reservations), _add_reservations
     if more.lots:
-        yield (statements.LOTS, _seqs(more.lots)), _add_lots
+        yield _wanted(statements.LOTS, more.lots), _add_lots
     if more.pending:
-        keys = rows_parameter([{"account_id": a, "idempotency_key": k} for a, k in more.pending])
-        yield (statements.PENDING_GRANTS, keys), _add_pending
-        yield (statements.LOTS_OF_PENDING_GRANTS, keys), _add_lots
+        yield _wanted(statements.PENDING_GRANTS, more.pending), _add_pending
+        yield _wanted(statements.LOTS_OF_PENDING_GRANTS, more.pending), _add_lots
 
 
-def _reservation_keys(keys: Iterable[tuple[str, str]]) -> dict[str, str]:
-    return rows_parameter([{"account_id": a, "reservation_id": r} for a, r in keys])
-
-
-def _seqs(keys: Iterable[tuple[str, int]]) -> dict[str, str]:
-    return rows_parameter([{"account_id": a, "seq": seq} for a, seq in keys])
-
-
-def _by_scope(
-    claim_keys: Iterable[ClaimKey],
-) -> Iterator[tuple[Statement, list[dict[str, Any]]]]:
+def _by_scope(claim_keys: Iterable[ClaimKey]) -> Iterator[tuple[Statement, list[Row]]]:
     """The keys in rows for the statement that looks them up, by their scope."""
-    rows: dict[Statement, list[dict[str, Any]]] = {}
+    rows: dict[Statement, list[Row]] = {}
     for claim_key in claim_keys:
         in_namespace = claim_key.kind in NAMESPACE_CLAIM_KINDS
         statement = statements.CLAIMS if in_namespace else statements.ACCOUNT_CLAIMS
         rows.setdefault(statement, []).append(claim_key_row(claim_key))
     yield from rows.items()
+
+
+def _add_first_lots(state: State, rows: Sequence[Row]) -> None:
+    """Add the live lots to accounts that have none yet, in spend order."""
+    several = set()
+    for row in rows:
+        lot = lot_from(row)
+        lots = state.accounts[lot.account_id].lots
+        lots.append(lot)
+        if len(lots) > 1:
+            several.add(lot.account_id)
+    for account_id in several:
+        state.accounts[account_id].lots.sort(key=spend_key)
 
 
 def _add_lots(state: State, rows: Sequence[Row]) -> None:

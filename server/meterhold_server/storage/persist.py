@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from meterhold_server.core.model import (
     NAMESPACE_CLAIM_KINDS,
@@ -18,8 +18,7 @@ from meterhold_server.core.model import (
 )
 from meterhold_server.core.posting import Writes
 from meterhold_server.storage import rows, statements
-from meterhold_server.storage.exchange import Command, Connection, Statement, exchange
-from meterhold_server.storage.load import rows_parameter
+from meterhold_server.storage.exchange import Command, Connection, Statement, columns, exchange
 
 _T = TypeVar(
     "_T", Account, Lot, Reservation, ChargeRefund, Allowance, PendingGrant, Defaults, Tombstone
@@ -35,12 +34,14 @@ def persist(connection: Connection, writes: Writes) -> None:
     after COMMIT was received: see `errors.fault_at_commit`.
     """
     commands: list[Command] = [
-        (statement, rows_parameter(changed)) for statement, changed in _changes(writes) if changed
+        (statement, columns(statement, changed))
+        for statement, changed in _changes(writes)
+        if changed
     ]
     exchange(connection, [*commands, (statements.COMMIT, {})])
 
 
-def _changes(writes: Writes) -> Iterable[tuple[Statement, list[dict[str, Any]]]]:
+def _changes(writes: Writes) -> Iterable[tuple[Statement, list[rows.Row]]]:
     accounts = sorted(writes.accounts.values(), key=lambda account: account.account_id)
     yield statements.INSERT_ACCOUNTS, _new(accounts, rows.account_row)
     yield statements.UPDATE_ACCOUNTS, _changed(accounts, rows.account_changes)
@@ -61,24 +62,24 @@ def _changes(writes: Writes) -> Iterable[tuple[Statement, list[dict[str, Any]]]]
     yield statements.UPDATE_ALLOWANCES, _changed(allowances, rows.allowance_row)
     pending = writes.pending.values()
     yield statements.INSERT_PENDING_GRANTS, _new(pending, rows.pending_grant_row)
-    yield statements.UPDATE_PENDING_GRANTS, _changed(pending, rows.pending_grant_row)
+    yield statements.UPDATE_PENDING_GRANTS, _changed(pending, rows.pending_grant_changes)
     yield statements.INSERT_ENTRIES, [rows.entry_row(entry) for entry in writes.entries]
     defaults = sorted(writes.defaults.values(), key=lambda one: one.key)
     yield statements.INSERT_DEFAULTS, _new(defaults, rows.defaults_row)
     yield statements.UPDATE_DEFAULTS, _changed(defaults, rows.defaults_row)
     tombstones = sorted(writes.tombstones.values(), key=lambda one: one.grant_key)
     yield statements.INSERT_TOMBSTONES, _new(tombstones, rows.tombstone_row)
-    yield statements.UPDATE_TOMBSTONES, _changed(tombstones, rows.tombstone_row)
+    yield statements.UPDATE_TOMBSTONES, _changed(tombstones, rows.tombstone_changes)
     claims = sorted(writes.claims, key=lambda claim: claim.claim_key)
     in_namespace = [c for c in claims if c.claim_key.kind in NAMESPACE_CLAIM_KINDS]
     in_account = [c for c in claims if c.claim_key.kind not in NAMESPACE_CLAIM_KINDS]
-    yield statements.INSERT_ACCOUNT_CLAIMS, [rows.claim_row(claim) for claim in in_account]
+    yield statements.INSERT_ACCOUNT_CLAIMS, [rows.account_claim_row(claim) for claim in in_account]
     yield statements.INSERT_CLAIMS, [rows.claim_row(claim) for claim in in_namespace]
 
 
-def _new(items: Iterable[_T], row: Callable[[_T], dict[str, Any]]) -> list[dict[str, Any]]:
+def _new(items: Iterable[_T], row: Callable[[_T], rows.Row]) -> list[rows.Row]:
     return [row(item) for item in items if not item.stored]
 
 
-def _changed(items: Iterable[_T], row: Callable[[_T], dict[str, Any]]) -> list[dict[str, Any]]:
+def _changed(items: Iterable[_T], row: Callable[[_T], rows.Row]) -> list[rows.Row]:
     return [row(item) for item in items if item.stored]

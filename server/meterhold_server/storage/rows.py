@@ -1,15 +1,19 @@
-"""Rows to core objects and back. Rows are tuples in the order of the tables' columns."""
+"""Rows to core objects and back. Rows are tuples in the order of the tables' columns.
+
+Those of changes have the primary key and then what changes, as the statements name it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
 import orjson
+from sqlalchemy import Table
 
 from meterhold_server.core.model import (
-    NAMESPACE_CLAIM_KINDS,
     Account,
     AccountKey,
     Allowance,
@@ -41,10 +45,22 @@ from meterhold_server.storage.statements import (
     ACCOUNT_CHANGING,
     LOT_CHANGING,
     LOT_HISTORY_CHANGING,
+    PENDING_GRANT_CHANGING,
     RESERVATION_CHANGING,
+)
+from meterhold_server.storage.tables import (
+    account,
+    allowance,
+    charge_refund,
+    lot,
+    pending_grant,
+    reservation,
 )
 
 Row = Sequence[Any]
+
+_T = TypeVar("_T", contravariant=True)
+_RowOf = Callable[[_T], Row]
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -232,200 +248,92 @@ def claim_from(row: Row) -> Claim:
     )
 
 
-def account_row(account: Account) -> dict[str, Any]:
-    return {
-        "account_id": account.account_id,
-        "namespace": account.key.namespace,
-        "account": account.key.account,
-        "unit": account.key.unit,
-        "create_time": account.create_time,
-        **account_changes(account),
-    }
+def _all_of(table: Table, **elsewhere: str) -> Callable[[Any], Row]:
+    """The attributes that are called as the columns of a table, but for those found elsewhere."""
+    return attrgetter(*(elsewhere.get(column.name, column.name) for column in table.c))
 
 
-def account_changes(account: Account) -> dict[str, Any]:
-    row = {name: getattr(account, name) for name in ACCOUNT_CHANGING}
-    row["account_id"] = account.account_id
-    return row
+account_row: Final[_RowOf[Account]] = _all_of(
+    account, namespace="key.namespace", account="key.account", unit="key.unit"
+)
+account_changes: Final[_RowOf[Account]] = attrgetter("account_id", *ACCOUNT_CHANGING)
+lot_row: Final[_RowOf[Lot]] = _all_of(lot)
+lot_changes: Final[_RowOf[Lot]] = attrgetter("account_id", "seq", *LOT_CHANGING)
+"""What changes of most lots."""
+lot_history: Final[_RowOf[Lot]] = attrgetter("account_id", "seq", *LOT_HISTORY_CHANGING)
+"""All that changes of a lot."""
+charge_refund_row: Final[_RowOf[ChargeRefund]] = _all_of(charge_refund)
+allowance_row: Final[_RowOf[Allowance]] = _all_of(allowance)
+pending_grant_row: Final[_RowOf[PendingGrant]] = _all_of(pending_grant)
+pending_grant_changes: Final[_RowOf[PendingGrant]] = attrgetter(
+    "account_id", "idempotency_key", *PENDING_GRANT_CHANGING
+)
+_reservation_row: Final = _all_of(reservation, ttl_microseconds="ttl")
+_TTL_PLACE: Final = [column.name for column in reservation.c].index("ttl_microseconds")
+reservation_changes: Final[_RowOf[Reservation]] = attrgetter(
+    "account_id", "reservation_id", *RESERVATION_CHANGING
+)
 
 
-def lot_row(lot: Lot) -> dict[str, Any]:
-    return {
-        **lot_history(lot),
-        "granted_micros": lot.granted_micros,
-        "priority": lot.priority,
-        "category": lot.category,
-        "expire_time": lot.expire_time,
-        "create_time": lot.create_time,
-        "idempotency_key": lot.idempotency_key,
-        "cash": lot.cash,
-        "source": lot.source,
-    }
+def reservation_row(of: Reservation) -> Row:
+    row = _reservation_row(of)
+    return (*row[:_TTL_PLACE], of.ttl // _MICROSECOND, *row[_TTL_PLACE + 1 :])
 
 
-def lot_changes(lot: Lot) -> dict[str, Any]:
-    """What changes of most lots."""
-    return _of_lot(lot, LOT_CHANGING)
+def tombstone_row(of: Tombstone) -> Row:
+    return (*of.grant_key, of.create_time, of.source, of.revocations)
 
 
-def lot_history(lot: Lot) -> dict[str, Any]:
-    """All that changes of a lot."""
-    return _of_lot(lot, LOT_HISTORY_CHANGING)
+def tombstone_changes(of: Tombstone) -> Row:
+    return (*of.grant_key, of.source, of.revocations)
 
 
-def _of_lot(lot: Lot, names: Sequence[str]) -> dict[str, Any]:
-    row = {name: getattr(lot, name) for name in names}
-    row["account_id"] = lot.account_id
-    row["seq"] = lot.seq
-    return row
+def defaults_row(of: Defaults) -> Row:
+    lifetime = of.signup_lifetime
+    return (
+        *of.key,
+        of.signup_micros,
+        None if lifetime is None else lifetime // _MICROSECOND,
+        of.allowance._asdict() if of.allowance else None,
+    )
 
 
-def allowance_row(allowance: Allowance) -> dict[str, Any]:
-    return {
-        "account_id": allowance.account_id,
-        "amount_micros": allowance.amount_micros,
-        "period": allowance.period,
-        "anchor_time": allowance.anchor_time,
-        "priority": allowance.priority,
-        "until_time": allowance.until_time,
-        "refill_time": allowance.refill_time,
-    }
+def entry_row(of: Entry) -> Row:
+    return (
+        *of[:6],
+        of.reservation_id or None,
+        of.key or None,
+        of.related_seq or None,
+        *of[9:13],
+        of.reason or None,
+    )
 
 
-def pending_grant_row(pending: PendingGrant) -> dict[str, Any]:
-    return {
-        "account_id": pending.account_id,
-        "idempotency_key": pending.idempotency_key,
-        "amount_micros": pending.amount_micros,
-        "effective_time": pending.effective_time,
-        "state": pending.state,
-        "entry_seq": pending.entry_seq,
-        "priority": pending.priority,
-        "category": pending.category,
-        "expire_time": pending.expire_time,
-        "create_time": pending.create_time,
-        "reason": pending.reason,
-        "cash": pending.cash,
-        "source": pending.source,
-        "labels": pending.labels,
-        "metadata": _json_of(pending.metadata),
-        "revocations": _early_of(pending.revocations),
-    }
+def claim_key_row(of: ClaimKey) -> Row:
+    """In the order of the primary key, be it of the namespace or of the account."""
+    return (of.scope, of.kind, of.key)
 
 
-def grant_key_row(grant_key: GrantKey) -> dict[str, Any]:
-    return {"namespace": grant_key.namespace, "key": grant_key.key}
+def claim_row(of: Claim) -> Row:
+    """Of a key that is unique in the namespace."""
+    return (*claim_key_row(of.claim_key), of.account_id, *_receipt_of(of))
 
 
-def tombstone_row(tombstone: Tombstone) -> dict[str, Any]:
-    return {
-        **grant_key_row(tombstone.grant_key),
-        "create_time": tombstone.create_time,
-        "source": tombstone.source,
-        "revocations": _early_of(tombstone.revocations),
-    }
+def account_claim_row(of: Claim) -> Row:
+    """Of a key that is unique in its account."""
+    return (*claim_key_row(of.claim_key), *_receipt_of(of))
 
 
-def defaults_key_row(key: DefaultsKey) -> dict[str, Any]:
-    return {"namespace": key.namespace, "unit": key.unit}
-
-
-def defaults_row(defaults: Defaults) -> dict[str, Any]:
-    lifetime = defaults.signup_lifetime
-    return {
-        **defaults_key_row(defaults.key),
-        "signup_micros": defaults.signup_micros,
-        "signup_lifetime_microseconds": None if lifetime is None else lifetime // _MICROSECOND,
-        "allowance": _terms_of(defaults.allowance) if defaults.allowance else None,
-    }
-
-
-def charge_refund_row(refund: ChargeRefund) -> dict[str, Any]:
-    return {
-        "account_id": refund.account_id,
-        "charge_seq": refund.charge_seq,
-        "refunded_micros": refund.refunded_micros,
-    }
-
-
-def reservation_row(reservation: Reservation) -> dict[str, Any]:
-    return {
-        **reservation_changes(reservation),
-        "ttl_microseconds": reservation.ttl // _MICROSECOND,
-        "create_time": reservation.create_time,
-        "opening": list(reservation.opening),
-        "labels": reservation.labels,
-        "metadata": _json_of(reservation.metadata),
-    }
-
-
-def reservation_changes(reservation: Reservation) -> dict[str, Any]:
-    row = {name: getattr(reservation, name) for name in RESERVATION_CHANGING}
-    row["account_id"] = reservation.account_id
-    row["reservation_id"] = reservation.reservation_id
-    row["parts"] = _pairs_of(reservation.parts)
-    row["closing"] = list(reservation.closing) if reservation.closing else None
-    return row
-
-
-def entry_row(entry: Entry) -> dict[str, Any]:
-    return {
-        "account_id": entry.account_id,
-        "seq": entry.seq,
-        "kind": entry.kind,
-        "amount_micros": entry.amount_micros,
-        "remaining_after_micros": entry.remaining_after_micros,
-        "create_time": entry.create_time,
-        "reservation_id": entry.reservation_id or None,
-        "key": entry.key or None,
-        "related_seq": entry.related_seq or None,
-        "parts": _pairs_of(entry.parts),
-        "labels": entry.labels,
-        "usage": entry.usage,
-        "metadata": _json_of(entry.metadata),
-        "reason": entry.reason or None,
-    }
-
-
-def claim_key_row(claim_key: ClaimKey) -> dict[str, Any]:
-    scope = "namespace" if claim_key.kind in NAMESPACE_CLAIM_KINDS else "account_id"
-    return {scope: claim_key.scope, "kind": claim_key.kind, "key": claim_key.key}
-
-
-def claim_row(claim: Claim) -> dict[str, Any]:
-    return {
-        "account_id": claim.account_id,
-        **claim_key_row(claim.claim_key),
-        "entry_seq": claim.entry.seq if claim.entry else None,
-        "request": claim.receipt.request,
-        "answer": claim.receipt.answer,
-        "create_time": claim.create_time,
-    }
-
-
-def json_rows(rows: Sequence[dict[str, Any]]) -> str:
-    """The one parameter that carries many rows."""
-    return orjson.dumps(rows).decode()
+def _receipt_of(of: Claim) -> Row:
+    return (of.entry.seq if of.entry else None, *of.receipt, of.create_time)
 
 
 def _parts_from(pairs: Sequence[Sequence[int]]) -> list[Part]:
     return [Part(*pair) for pair in pairs]
 
 
-def _pairs_of(parts: Sequence[Part]) -> list[list[int]]:
-    return [[part.lot_seq, part.micros] for part in parts]
-
-
 def _text_from(value: Any) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
-
-
-def _json_of(text: str | None) -> orjson.Fragment | None:
-    return None if text is None else orjson.Fragment(text)
-
-
-def _terms_of(terms: AllowanceTerms) -> dict[str, Any]:
-    return terms._asdict()
 
 
 def _terms_from(value: dict[str, Any]) -> AllowanceTerms:
@@ -440,7 +348,3 @@ def _terms_from(value: dict[str, Any]) -> AllowanceTerms:
 
 def _early_from(value: dict[str, list[int]]) -> EarlyRevocations:
     return {revocation_id: EarlyRevocation(*levels) for revocation_id, levels in value.items()}
-
-
-def _early_of(revocations: EarlyRevocations) -> dict[str, list[int]]:
-    return {revocation_id: list(early) for revocation_id, early in revocations.items()}

@@ -1,7 +1,6 @@
 """The statements of the hot path, made from the tables' metadata and compiled to SQL once.
 
-Rows travel as one JSON parameter per statement: arrays take about twice as long, a pipeline of
-single inserts or VALUES three times (`python -m benchmarks.parameters`).
+Rows travel as one array a column.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
-    JSON,
     ClauseElement,
     ColumnElement,
     Select,
@@ -27,10 +25,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import Text as SqlText
-from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
 
+from meterhold_server.storage.arrays import packing_of
 from meterhold_server.storage.exchange import Statement
 from meterhold_server.storage.tables import (
     account,
@@ -59,24 +59,38 @@ def _for_exchange(name: str, statement: ClauseElement) -> Statement:
     """A statement of the hot path, with `$1` parameters in the order in which they are numbered."""
     text = statement.compile(dialect=_EXCHANGES)
     assert isinstance(text, SQLCompiler)
-    return Statement(name.encode(), str(text).encode(), tuple(text.positiontup or ()))
+    columns = tuple(
+        (parameter.removeprefix(_EACH), packing_of(text.binds[parameter].type))
+        for parameter in text.positiontup or ()
+    )
+    formats = tuple(packing.format for _, packing in columns)
+    return Statement(name.encode(), str(text).encode(), columns, formats)
+
+
+# A parameter must not be called as a column that the statement sets.
+_EACH: Final = "each_"
+
+
+def _each(name: str, kind: TypeEngine[Any]) -> ColumnElement[Any]:
+    """The parameter with the values of a column."""
+    return bindparam(_EACH + name, type_=ARRAY(kind))
 
 
 def _any_account(of: ColumnElement[Any]) -> ColumnElement[bool]:
-    ids = cast(bindparam("account_ids", type_=SqlText), ARRAY(UUID(as_uuid=False)))
-    return of == func.any(ids)
+    return of == func.any(_each("account_id", of.type))
 
 
-def _rows(table: Table, names: Sequence[str] | None = None) -> TableValuedAlias:
-    """The JSON parameter `rows` as a relation with columns of a table."""
-    columns = [column(c.name, c.type) for c in table.c if names is None or c.name in names]
-    parameter = cast(bindparam("rows", type_=SqlText), JSON)
-    return func.json_to_recordset(parameter).table_valued(*columns).render_derived(with_types=True)
+def _rows(table: Table, names: Sequence[str]) -> TableValuedAlias:
+    """Rows with some columns of a table, out of a parameter for each."""
+    columns = [table.c[name] for name in names]
+    arrays = [_each(c.name, c.type) for c in columns]
+    of_table = [column(c.name, c.type) for c in columns]
+    return func.unnest(*arrays).table_valued(*of_table).render_derived()
 
 
 def _insert(table: Table) -> Statement:
-    rows = _rows(table)
     names = [c.name for c in table.c]
+    rows = _rows(table, names)
     every = insert(table).from_select(names, select(*(rows.c[name] for name in names)))
     return _for_exchange(f"insert {table.name}", every)
 
@@ -138,6 +152,7 @@ RESERVATION_CHANGING: Final = (
     "end_time",
     "closing",
 )
+PENDING_GRANT_CHANGING: Final = ("state", "entry_seq", "revocations")
 
 BEGIN: Final = Statement(b"begin", b"BEGIN")
 COMMIT: Final = Statement(b"commit", b"COMMIT")
@@ -269,7 +284,7 @@ INSERT_ACCOUNT_CLAIMS: Final = _insert(account_claim)
 INSERT_ALLOWANCES: Final = _insert(allowance)
 UPDATE_ALLOWANCES: Final = _update(allowance, _changing(allowance))
 INSERT_PENDING_GRANTS: Final = _insert(pending_grant)
-UPDATE_PENDING_GRANTS: Final = _update(pending_grant, ["state", "entry_seq", "revocations"])
+UPDATE_PENDING_GRANTS: Final = _update(pending_grant, PENDING_GRANT_CHANGING)
 INSERT_TOMBSTONES: Final = _insert(tombstone)
 UPDATE_TOMBSTONES: Final = _update(tombstone, ["source", "revocations"])
 INSERT_DEFAULTS: Final = _insert(account_default)
