@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,8 @@ from meterhold_server.core.model import Rules
 from meterhold_server.rpc.handlers import LogCalls
 
 PREFIX = "METERHOLD_"
+
+_WORKERS_DEFAULT_MAX = 4
 
 
 LogFormat = Literal["auto", "json", "console"]
@@ -93,13 +96,26 @@ class EngineSettings(DatabaseSettings):
         return self
 
 
+def workers_default() -> int:
+    """How many processes pay: each can keep a core busy, and the database wants some, too."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, _WORKERS_DEFAULT_MAX)
+
+
 class ServeSettings(EngineSettings):
     """The server."""
 
     address: Annotated[
         str, Field(description="host:port to listen on; port 0 takes a free one")
     ] = "127.0.0.1:7717"
-    workers: Annotated[PositiveInt, Field(le=256, description="server processes on the port")] = 1
+    workers: Annotated[
+        PositiveInt,
+        Field(
+            le=256,
+            default_factory=workers_default,
+            description=f"server processes on the port; one a core, at most {_WORKERS_DEFAULT_MAX}",
+        ),
+    ]
     sweep: Annotated[bool, Field(description="sweep in this server")] = True
     reflection: Annotated[bool, Field(description="serve gRPC reflection")] = True
     log_calls: Annotated[LogCalls, Field(description="which finished calls to log")] = "failed"

@@ -44,7 +44,8 @@ class ServerProcess:
 
     def __init__(self, database_url: str, **settings: Any) -> None:
         """Start it and wait until it serves. `settings` are those of ServeSettings."""
-        wanted = {"address": "127.0.0.1:0", "allow_unsafe_database": True, **settings}
+        defaults = {"address": "127.0.0.1:0", "workers": 1, "allow_unsafe_database": True}
+        wanted = defaults | settings
         own = {f"METERHOLD_{name.upper()}": str(value) for name, value in wanted.items()}
         self._environment = os.environ | own | {"METERHOLD_DATABASE_URL": database_url}
         self._environment["METERHOLD_LOG_FORMAT"] = "json"

@@ -95,9 +95,9 @@ def settle(posting: Posting, account: Account | None, operation: Settle) -> Sett
     if account is None or reservation is None:
         return _not_found(operation.reservation_id)
     request = replay.settle_request(operation)
-    key = claim_key(ClaimKind.CAPTURE, operation, operation.step_key)
-    receipt = reservation.closing
+    key, receipt = None, reservation.closing
     if operation.keep_open:
+        key = claim_key(ClaimKind.CAPTURE, operation, operation.step_key)
         used = posting.state.claims.get(key)
         receipt = used.receipt if used else None
     if receipt:
@@ -130,7 +130,7 @@ def settle(posting: Posting, account: Account | None, operation: Settle) -> Sett
         entry_seq=entry_seq,
     )
     answered = Receipt(request, outcome.answer())
-    if operation.keep_open:
+    if key:
         posting.claim(key, account.account_id, answered, account.charges.get(entry_seq))
     else:
         reservation.late = late
