@@ -7,7 +7,7 @@ may have put it: the message is cut there, so that one part is done before the n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple
 
@@ -23,8 +23,6 @@ from meterhold_server.core.operations import (
     Link,
     Operation,
     RefundCharge,
-    ReinstateGrant,
-    RevokeGrant,
 )
 from meterhold_server.core.outcomes import Chained, Outcome, Reason, Rejected
 from meterhold_server.rpc import requests, responses
@@ -39,7 +37,7 @@ CHAIN_OPERATIONS_MAX: Final = 100
 
 class _Kind(NamedTuple):
     convert: Callable[[Any, Caller], Link]
-    respond: Callable[[Any], Message]
+    respond: Callable[[Any, Any], Message]
 
 
 _KINDS: Final = {
@@ -48,7 +46,7 @@ _KINDS: Final = {
     "release": _Kind(requests.release, responses.release),
     "extend": _Kind(requests.extend, responses.extend),
     "debit": _Kind(requests.debit, responses.debit),
-    "debit_once": _Kind(requests.debit_once, responses.debit_once),
+    "debit_once": _Kind(requests.debit_once, responses.debit),
     "grant_once": _Kind(requests.grant_once, responses.grant_once),
     "refund_charge": _Kind(requests.refund_charge, responses.refund_charge),
     "revoke_grant": _Kind(requests.revoke_grant, responses.revoke_grant),
@@ -68,70 +66,89 @@ class _Call(NamedTuple):
     give_up: float
 
 
+class _Asked(NamedTuple):
+    """An operation of the message: its kind, and the request it would be as a call of its own."""
+
+    kind: str
+    request: Any
+
+
 class _Unit(NamedTuple):
     """A chain, or one operation that is not linked; `start` is its place in the message."""
 
     start: int
-    asked: list[pb.BatchOperation]
+    asked: list[_Asked]
 
 
 async def carry_out(
     request: pb.BatchRequest, service: Service, context: Context
 ) -> pb.BatchResponse:
     """Carry out a batch. Raises InvalidRequest if it is none, and then nothing was done."""
-    _check(request.operations)
+    units = _units(request.operations)
     give_up = time.monotonic() + CALL_SECONDS_MAX
     call = _Call(service, context, was_sent_before(context), give_up)
     answers: list[_Answer] = []
-    for _, units in groupby(_units(request.operations), _found_by):
-        answers += await _answers(list(units), call)
-    pairs = zip(request.operations, answers, strict=True)
-    return pb.BatchResponse(
-        results=[_result(asked, answer, call.retried) for asked, answer in pairs]
-    )
+    for found_by, group in groupby(units, _found_by):
+        answers += await _answers(list(group), found_by, call)
+    response = pb.BatchResponse()
+    asked = (each for unit in units for each in unit.asked)
+    for each, answer in zip(asked, answers, strict=True):
+        _set_result(response.results.add(), each.kind, answer, call.retried)
+    return response
 
 
-def _check(operations: Sequence[pb.BatchOperation]) -> None:
+def _units(operations: Sequence[pb.BatchOperation]) -> list[_Unit]:
+    """The operations, chains together. Raises InvalidRequest if there is something wrong."""
     fields = Fields()
     if not 1 <= len(operations) <= OPERATIONS_MAX:
         fields.wrong("operations", f"has {len(operations)}, 1 to {OPERATIONS_MAX} are allowed")
         fields.done()
+    units: list[_Unit] = []
+    links: list[_Asked] = []
     for number, operation in enumerate(operations):
-        if operation.WhichOneof("operation") is None:
+        kind = operation.WhichOneof("operation")
+        if kind is None:
             fields.wrong(f"operations[{number}]", "asks for nothing that is known here")
-    for start, asked in _units(operations):
+            continue
+        links.append(_Asked(kind, getattr(operation, kind)))
+        if not operation.linked:
+            units.append(_Unit(number + 1 - len(links), links))
+            links = []
+    for start, asked in units:
         if len(asked) > CHAIN_OPERATIONS_MAX:
             description = f"begins a chain of {len(asked)}, at most {CHAIN_OPERATIONS_MAX} may be"
             fields.wrong(f"operations[{start}]", description)
     if operations[-1].linked:
         fields.wrong(f"operations[{len(operations) - 1}]", "is linked, and none comes after it")
     fields.done()
+    return units
 
 
-def _units(operations: Sequence[pb.BatchOperation]) -> Iterator[_Unit]:
-    asked: list[pb.BatchOperation] = []
-    for number, operation in enumerate(operations, 1):
-        asked.append(operation)
-        if not operation.linked or number == len(operations):
-            yield _Unit(number - len(asked), asked)
-            asked = []
+_FoundBy = Literal["account", "capture", "grant_key"]
 
 
-def _found_by(unit: _Unit) -> Literal["account", "capture", "grant_key"]:
+def _found_by(unit: _Unit) -> _FoundBy:
     """What has to be looked up before a unit is done, or while it is."""
-    for asked in unit.asked:
-        if asked.refund_charge.WhichOneof("charge") == "capture":
-            return "capture"
-    first = unit.asked[0]
-    is_change = first.WhichOneof("operation") in ("revoke_grant", "reinstate_grant")
-    if is_change and not (first.revoke_grant.account or first.reinstate_grant.account):
-        return "grant_key"
-    return "account"
+    if any(_names_capture(asked) for asked in unit.asked):
+        return "capture"
+    kind, request = unit.asked[0]
+    return "grant_key" if kind in _GRANT_CHANGES and not request.account else "account"
 
 
-async def _answers(units: Sequence[_Unit], call: _Call) -> list[_Answer]:
+_GRANT_CHANGES: Final = ("revoke_grant", "reinstate_grant")
+
+
+def _names_capture(asked: _Asked) -> bool:
+    return asked.kind == "refund_charge" and asked.request.WhichOneof("charge") == "capture"
+
+
+async def _answers(units: list[_Unit], found_by: _FoundBy, call: _Call) -> list[_Answer]:
     """What the operations of units that can go together came to, in order."""
-    prepared = [await _prepared(unit, call) for unit in units]
+    converted = [_converted(unit, call.service.caller) for unit in units]
+    if found_by == "capture":
+        for unit, links in zip(units, converted, strict=True):
+            await _find_captures(unit, links, call.service)
+    prepared = [_prepared(*each, call) for each in zip(units, converted, strict=True)]
     submitted = [each for each in prepared if not isinstance(each, list)]
     came_to = iter(await _submit(submitted, call) if submitted else [])
     answers: list[_Answer] = []
@@ -144,36 +161,50 @@ async def _submit(operations: Sequence[Operation], call: _Call) -> Answers:
     return await call.service.submit_many(operations, call.context, call.give_up)
 
 
-async def _prepared(unit: _Unit, call: _Call) -> Operation | list[_Answer]:
+def _converted(unit: _Unit, caller: Caller) -> list[Link | Error]:
+    """The operations of a unit, or what is wrong with them as calls of their own."""
+    converted: list[Link | Error] = []
+    for kind, request in unit.asked:
+        try:
+            link = _KINDS[kind].convert(request, caller)
+        except InvalidRequest as error:
+            converted.append(error)
+            continue
+        converted.append(link)
+        if len(unit.asked) > 1 and kind in _GRANT_CHANGES and not request.account:
+            wrong = Violation("account", "is required in a chain: name the account")
+            converted[-1] = InvalidRequest([wrong])
+    return converted
+
+
+async def _find_captures(unit: _Unit, links: list[Link | Error], service: Service) -> None:
+    """Find the charges that are named by their captures."""
+    for number, (asked, link) in enumerate(zip(unit.asked, links, strict=True)):
+        if isinstance(link, RefundCharge) and _names_capture(asked):
+            try:
+                link.charge_seq = await service.capture_seq(link, asked.request.capture)
+            except (Refusal, Failure) as error:
+                links[number] = error
+
+
+def _prepared(unit: _Unit, converted: list[Link | Error], call: _Call) -> Operation | list[_Answer]:
     """What is to be submitted, or the answers if nothing is."""
     links: list[Link] = []
     wrong: dict[int, _Answer] = {}
-    for index, asked in enumerate(unit.asked):
-        try:
-            links.append(await _link(asked, call.service, chained=len(unit.asked) > 1))
-        except (InvalidRequest, Refusal) as error:
-            wrong[index] = error
-        except Failure as failure:
-            return [failure for _ in unit.asked]
+    for index, link in enumerate(converted):
+        if isinstance(link, Failure):
+            return [link for _ in converted]
+        if isinstance(link, InvalidRequest | Refusal):
+            wrong[index] = link
+        else:
+            links.append(link)
     if wrong:
         refused = Rejected(Reason.CHAIN_REFUSED, {"index": unit.start + min(wrong)})
-        return [wrong.get(index, refused) for index in range(len(unit.asked))]
+        return [wrong.get(index, refused) for index in range(len(converted))]
     if call.retried and any(isinstance(link, Debit) and not link.request_id for link in links):
         # Without a key nobody can tell whether an earlier attempt was charged.
-        return [failures.outcome_unknown() for _ in unit.asked]
+        return [failures.outcome_unknown() for _ in links]
     return links[0] if len(links) == 1 else Chain(tuple(links))
-
-
-async def _link(asked: pb.BatchOperation, service: Service, *, chained: bool) -> Link:
-    """One operation. Raises InvalidRequest, Refusal or Failure as its own call does."""
-    kind = asked.WhichOneof("operation")
-    assert kind is not None, "it was checked"
-    link = _KINDS[kind].convert(getattr(asked, kind), service.caller)
-    if isinstance(link, RefundCharge) and asked.refund_charge.HasField("capture"):
-        link.charge_seq = await service.capture_seq(link, asked.refund_charge.capture)
-    if chained and isinstance(link, RevokeGrant | ReinstateGrant) and not link.account_named:
-        raise InvalidRequest([Violation("account", "is required in a chain: name the account")])
-    return link
 
 
 def _told(unit: _Unit, answer: Outcome | Failure) -> list[_Answer]:
@@ -189,17 +220,12 @@ def _in_message(unit: _Unit, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _result(asked: pb.BatchOperation, answer: _Answer, retried: bool) -> pb.BatchResult:
+def _set_result(result: pb.BatchResult, kind: str, answer: _Answer, retried: bool) -> None:
     error = refusal_of(answer) if isinstance(answer, Rejected) else answer
     if isinstance(error, InvalidRequest | Refusal | Failure):
         status = status_of(error, retried=retried)
-        return pb.BatchResult(
-            error=pb.BatchError(
-                code=status.code.value[0], message=status.message, details=status.details
-            )
-        )
-    kind = asked.WhichOneof("operation")
-    assert kind is not None, "it was checked"
-    result = pb.BatchResult()
-    getattr(result, kind).CopyFrom(_KINDS[kind].respond(error))
-    return result
+        result.error.code = status.code.value[0]
+        result.error.message = status.message
+        result.error.details.extend(status.details)
+    else:
+        _KINDS[kind].respond(getattr(result, kind), error)

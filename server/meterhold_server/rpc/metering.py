@@ -46,50 +46,66 @@ class MeteringServicer(MeteringServiceServicer):
 
     async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
         operation = requests.reserve(request, self._service.caller)
-        return responses.reserve(await self._submit(operation, context, Reserved))
+        return responses.reserve(
+            pb.ReserveResponse(), await self._submit(operation, context, Reserved)
+        )
 
     async def Settle(self, request: pb.SettleRequest, context: Context) -> pb.SettleResponse:
         operation = requests.settle(request, self._service.caller)
-        return responses.settle(await self._submit(operation, context, Settled))
+        return responses.settle(
+            pb.SettleResponse(), await self._submit(operation, context, Settled)
+        )
 
     async def Release(self, request: pb.ReleaseRequest, context: Context) -> pb.ReleaseResponse:
         operation = requests.release(request, self._service.caller)
-        return responses.release(await self._submit(operation, context, Released))
+        return responses.release(
+            pb.ReleaseResponse(), await self._submit(operation, context, Released)
+        )
 
     async def Extend(self, request: pb.ExtendRequest, context: Context) -> pb.ExtendResponse:
         operation = requests.extend(request, self._service.caller)
-        return responses.extend(await self._submit(operation, context, Extended))
+        return responses.extend(
+            pb.ExtendResponse(), await self._submit(operation, context, Extended)
+        )
 
     async def Debit(self, request: pb.DebitRequest, context: Context) -> pb.DebitResponse:
         operation = requests.debit(request, self._service.caller)
         if not operation.request_id and was_sent_before(context):
             # Without a key nobody can tell whether an earlier attempt was charged.
             raise failures.outcome_unknown()
-        return responses.debit(await self._submit(operation, context, Debited))
+        return responses.debit(pb.DebitResponse(), await self._submit(operation, context, Debited))
 
     async def DebitOnce(
         self, request: pb.DebitOnceRequest, context: Context
     ) -> pb.DebitOnceResponse:
         operation = requests.debit_once(request, self._service.caller)
-        return responses.debit_once(await self._submit(operation, context, Debited))
+        return responses.debit(
+            pb.DebitOnceResponse(), await self._submit(operation, context, Debited)
+        )
 
     async def GrantOnce(
         self, request: pb.GrantOnceRequest, context: Context
     ) -> pb.GrantOnceResponse:
         operation = requests.grant_once(request, self._service.caller)
-        return responses.grant_once(await self._submit(operation, context, Granted))
+        return responses.grant_once(
+            pb.GrantOnceResponse(), await self._submit(operation, context, Granted)
+        )
 
     async def RevokeGrant(
         self, request: pb.RevokeGrantRequest, context: Context
     ) -> pb.RevokeGrantResponse:
         operation = requests.revoke_grant(request, self._service.caller)
-        return responses.revoke_grant(await self._submit(operation, context, Revoked))
+        return responses.revoke_grant(
+            pb.RevokeGrantResponse(), await self._submit(operation, context, Revoked)
+        )
 
     async def ReinstateGrant(
         self, request: pb.ReinstateGrantRequest, context: Context
     ) -> pb.ReinstateGrantResponse:
         operation = requests.reinstate_grant(request, self._service.caller)
-        return responses.reinstate_grant(await self._submit(operation, context, Reinstated))
+        return responses.reinstate_grant(
+            pb.ReinstateGrantResponse(), await self._submit(operation, context, Reinstated)
+        )
 
     async def RefundCharge(
         self, request: pb.RefundChargeRequest, context: Context
@@ -97,7 +113,9 @@ class MeteringServicer(MeteringServiceServicer):
         operation = requests.refund_charge(request, self._service.caller)
         if request.WhichOneof("charge") == "capture":
             operation.charge_seq = await self._service.capture_seq(operation, request.capture)
-        return responses.refund_charge(await self._submit(operation, context, Refunded))
+        return responses.refund_charge(
+            pb.RefundChargeResponse(), await self._submit(operation, context, Refunded)
+        )
 
     async def Batch(self, request: pb.BatchRequest, context: Context) -> pb.BatchResponse:
         return await batch.carry_out(request, self._service, context)

@@ -1,4 +1,7 @@
-"""Outcomes to responses."""
+"""Outcomes to responses.
+
+Those of operations are set in place: a message that is handed to another one is copied.
+"""
 
 from __future__ import annotations
 
@@ -47,16 +50,6 @@ _Debit = TypeVar("_Debit", pb.DebitResponse, pb.DebitOnceResponse)
 _KIND: Final = {kind: types_pb2.EntryKind.Value(f"ENTRY_KIND_{kind}") for kind in EntryKind}
 
 
-def refund_charge(outcome: Refunded) -> pb.RefundChargeResponse:
-    return pb.RefundChargeResponse(
-        balance=balance(outcome.balance),
-        entry=entry(outcome.entry),
-        refunded_micros=outcome.refunded_micros,
-        charge_refunded_micros=outcome.charge_refunded_micros,
-        replayed=outcome.replayed,
-    )
-
-
 def balance(of: Balance) -> types_pb2.Balance:
     message = types_pb2.Balance()
     _set_balance(message, of)
@@ -64,7 +57,7 @@ def balance(of: Balance) -> types_pb2.Balance:
 
 
 def _set_balance(message: types_pb2.Balance, of: Balance) -> None:
-    """In place: a message that is handed to another one is copied. What is 0 need not be set."""
+    """What is 0 already need not be set."""
     remaining = of.remaining_micros
     message.ledger_seq = of.seq
     message.available_micros = remaining - of.held_micros
@@ -210,103 +203,97 @@ def reservation(of: Reservation) -> types_pb2.Reservation:
     )
 
 
-def reserve(outcome: Reserved) -> pb.ReserveResponse:
-    response = pb.ReserveResponse(
-        held_micros=outcome.held_micros,
-        created=not outcome.replayed,
-        replayed=outcome.replayed,
-    )
+def reserve(response: pb.ReserveResponse, outcome: Reserved) -> pb.ReserveResponse:
     _set_balance(response.balance, outcome.balance)
+    response.held_micros = outcome.held_micros
     set_timestamp(response.expire_time, outcome.expire_time)
-    return response
-
-
-def settle(outcome: Settled) -> pb.SettleResponse:
-    response = pb.SettleResponse(
-        charged_micros=outcome.charged_micros,
-        from_hold_micros=outcome.from_hold_micros,
-        overage_micros=outcome.overage_micros,
-        shortfall_micros=outcome.shortfall_micros,
-        released_micros=outcome.released_micros,
-        late=outcome.late,
-        replayed=outcome.replayed,
-        entry_seq=outcome.entry_seq,
-    )
-    _set_balance(response.balance, outcome.balance)
-    return response
-
-
-def release(outcome: Released) -> pb.ReleaseResponse:
-    return pb.ReleaseResponse(
-        balance=balance(outcome.balance),
-        changed=outcome.changed,
-        reservation=reservation(outcome.reservation),
-    )
-
-
-def extend(outcome: Extended) -> pb.ExtendResponse:
-    return pb.ExtendResponse(
-        balance=balance(outcome.balance),
-        held_micros=outcome.held_micros,
-        expire_time=timestamp(outcome.expire_time),
-        on_expiry=types_pb2.OnExpiry.Value(f"ON_EXPIRY_{outcome.on_expiry}"),
-        replayed=outcome.replayed,
-    )
-
-
-def debit(outcome: Debited) -> pb.DebitResponse:
-    return _debited(pb.DebitResponse(), outcome)
-
-
-def debit_once(outcome: Debited) -> pb.DebitOnceResponse:
-    return _debited(pb.DebitOnceResponse(), outcome)
-
-
-def _debited(response: _Debit, outcome: Debited) -> _Debit:
-    response.status = pb.DEBIT_STATUS_REPLAYED if outcome.replayed else pb.DEBIT_STATUS_DEBITED
+    response.created = not outcome.replayed
     response.replayed = outcome.replayed
+    return response
+
+
+def settle(response: pb.SettleResponse, outcome: Settled) -> pb.SettleResponse:
+    _set_balance(response.balance, outcome.balance)
+    response.charged_micros = outcome.charged_micros
+    response.from_hold_micros = outcome.from_hold_micros
+    response.overage_micros = outcome.overage_micros
+    response.shortfall_micros = outcome.shortfall_micros
+    response.released_micros = outcome.released_micros
+    response.late = outcome.late
+    response.replayed = outcome.replayed
+    response.entry_seq = outcome.entry_seq
+    return response
+
+
+def release(response: pb.ReleaseResponse, outcome: Released) -> pb.ReleaseResponse:
+    _set_balance(response.balance, outcome.balance)
+    response.changed = outcome.changed
+    response.reservation.CopyFrom(reservation(outcome.reservation))
+    return response
+
+
+def extend(response: pb.ExtendResponse, outcome: Extended) -> pb.ExtendResponse:
+    _set_balance(response.balance, outcome.balance)
+    response.held_micros = outcome.held_micros
+    set_timestamp(response.expire_time, outcome.expire_time)
+    response.on_expiry = types_pb2.OnExpiry.Value(f"ON_EXPIRY_{outcome.on_expiry}")
+    response.replayed = outcome.replayed
+    return response
+
+
+def debit(response: _Debit, outcome: Debited) -> _Debit:
+    """The response to Debit or to DebitOnce."""
+    _set_balance(response.balance, outcome.balance)
+    response.status = pb.DEBIT_STATUS_REPLAYED if outcome.replayed else pb.DEBIT_STATUS_DEBITED
+    _set_entry(response.entry, outcome.entry)
+    response.replayed = outcome.replayed
+    return response
+
+
+def grant_once(response: pb.GrantOnceResponse, outcome: Granted) -> pb.GrantOnceResponse:
+    _set_balance(response.balance, outcome.balance)
+    if outcome.entry is not None:
+        _set_entry(response.entry, outcome.entry)
+    response.debt_repaid_micros = outcome.debt_repaid_micros
+    response.replayed = outcome.replayed
+    response.pending = outcome.pending
+    response.revoked_micros = outcome.revoked_micros
+    return response
+
+
+def refund_charge(response: pb.RefundChargeResponse, outcome: Refunded) -> pb.RefundChargeResponse:
     _set_balance(response.balance, outcome.balance)
     _set_entry(response.entry, outcome.entry)
+    response.refunded_micros = outcome.refunded_micros
+    response.charge_refunded_micros = outcome.charge_refunded_micros
+    response.replayed = outcome.replayed
     return response
 
 
-def grant_once(outcome: Granted) -> pb.GrantOnceResponse:
-    return pb.GrantOnceResponse(
-        balance=balance(outcome.balance),
-        entry=_optional(outcome.entry),
-        debt_repaid_micros=outcome.debt_repaid_micros,
-        replayed=outcome.replayed,
-        pending=outcome.pending,
-        revoked_micros=outcome.revoked_micros,
-    )
+def revoke_grant(response: pb.RevokeGrantResponse, outcome: Revoked) -> pb.RevokeGrantResponse:
+    _set_change(response, outcome)
+    response.revoked_micros = outcome.revoked_micros
+    return response
 
 
-def revoke_grant(outcome: Revoked) -> pb.RevokeGrantResponse:
-    return pb.RevokeGrantResponse(
-        account=outcome.account.account,
-        unit=outcome.account.unit,
-        balance=balance(outcome.balance),
-        entry=_optional(outcome.entry),
-        revoked_micros=outcome.revoked_micros,
-        grant_revoked_micros=outcome.grant_revoked_micros,
-        tombstone=outcome.tombstone,
-    )
+def reinstate_grant(
+    response: pb.ReinstateGrantResponse, outcome: Reinstated
+) -> pb.ReinstateGrantResponse:
+    _set_change(response, outcome)
+    response.reinstated_micros = outcome.reinstated_micros
+    return response
 
 
-def reinstate_grant(outcome: Reinstated) -> pb.ReinstateGrantResponse:
-    return pb.ReinstateGrantResponse(
-        account=outcome.account.account,
-        unit=outcome.account.unit,
-        balance=balance(outcome.balance),
-        entry=_optional(outcome.entry),
-        reinstated_micros=outcome.reinstated_micros,
-        grant_revoked_micros=outcome.grant_revoked_micros,
-        tombstone=outcome.tombstone,
-    )
-
-
-def _optional(of: Entry | None) -> types_pb2.Entry | None:
-    return None if of is None else entry(of)
+def _set_change(
+    response: pb.RevokeGrantResponse | pb.ReinstateGrantResponse, outcome: Revoked | Reinstated
+) -> None:
+    response.account = outcome.account.account
+    response.unit = outcome.account.unit
+    _set_balance(response.balance, outcome.balance)
+    if outcome.entry is not None:
+        _set_entry(response.entry, outcome.entry)
+    response.grant_revoked_micros = outcome.grant_revoked_micros
+    response.tombstone = outcome.tombstone
 
 
 def _struct(text: str) -> Struct:

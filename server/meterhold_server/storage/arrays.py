@@ -1,7 +1,7 @@
 """Columns of values as PostgreSQL's arrays, in its binary format where that is cheaper.
 
-A statement of the hot path gets its rows as one array a column: the database reads them several
-times faster than JSON, and Python writes them as fast (`python -m benchmarks.parameters`).
+A statement of the hot path gets its rows as one array a column: the database reads them in less
+time than JSON, and Python writes them in less time, too (`python -m benchmarks.parameters`).
 
 The format of an array: dimensions, whether any is NULL, the type; length, first index; then each
 value behind its length, -1 for NULL. All integers are big-endian. See array_recv in PostgreSQL's

@@ -59,12 +59,16 @@ def exchange(connection: Connection, commands: Sequence[Command]) -> list[Rows]:
     """
     pgconn = connection.pgconn
     new = {statement for statement, _ in commands if statement.name not in connection.prepared}
+    # Before anything is sent: what cannot be packed must not leave the exchange half done.
+    packed = [
+        (statement, [packing.pack(values[name]) for name, packing in statement.columns])
+        for statement, values in commands
+    ]
     pgconn.enter_pipeline_mode()
     try:
         for statement in new:
             pgconn.send_prepare(statement.name, statement.sql)
-        for statement, values in commands:
-            arrays = [packing.pack(values[name]) for name, packing in statement.columns]
+        for statement, arrays in packed:
             pgconn.send_query_prepared(statement.name, arrays, statement.formats)
         answers = _answers(pgconn, len(new) + len(commands))
     finally:
