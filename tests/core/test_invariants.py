@@ -260,7 +260,7 @@ def test_a_correction_of_another_entry_counts_in_the_place_of_that_one(owing: Bo
 def test_a_correction_of_nothing_shows(owing: Book) -> None:
     _corrected(owing, -7, related_seq=9)
     wrong = violations(owing.account(), owing.ledger())
-    assert any("entry 4 corrects entry 9, which does not exist" in each for each in wrong)
+    assert any("entry 4 corrects entry 9, which is not before it" in each for each in wrong)
 
 
 def test_a_violation_names_the_account() -> None:

@@ -15,8 +15,8 @@ from core.book import ALICE, debit, grant, reserve, settle
 from core.strategies import BOB
 from meterhold_server.batching.strays import remove_stray_claims
 from meterhold_server.core.model import EntryKind, Rules, account_id_of
-from meterhold_server.core.operations import Rebuild
-from meterhold_server.core.outcomes import Debited, Rebuilt, Reserved, Settled
+from meterhold_server.core.operations import Rebuild, ReinstateGrant, RevokeGrant
+from meterhold_server.core.outcomes import Debited, Reason, Rebuilt, Rejected, Reserved, Settled
 from meterhold_server.storage.verify import Verification, verify
 from support import contents
 
@@ -75,12 +75,14 @@ class Damage(NamedTuple):
 
     `corrected` are the amounts of the entries that a rebuild posts; None where a person has to
     look. `available_micros` are those of the account after it, where they are not what they were.
+    `lasting` is damage that a constraint refuses as long as the entry stands, explained or not.
     """
 
     statement: str
     sentence: str
     corrected: list[int] | None
     available_micros: int = 100
+    lasting: bool = False
 
 
 def _entry(seq: int, change: str) -> str:
@@ -165,6 +167,11 @@ DAMAGES = {
         "lot 1 revoked 0 ≠ its revocations 3",
         [],
     ),
+    "lot's revoked here": Damage(
+        _of_lot("revoked_here_micros = -1", FIRST_LOT),
+        "lot 1 revoked_here is negative: -1",
+        [],
+    ),
     "pending": Damage(_total("pending_micros", 7), "pending 7 ≠ sum of pending grants 0", []),
     "lot's repaid": Damage(
         _of_lot("repaid_micros = 4"),
@@ -218,7 +225,7 @@ DAMAGES = {
     "hold that is gone": Damage(
         f"DELETE FROM reservation {OPEN}",
         "entries charge reservation 'open', which does not exist",
-        None,
+        [0],
         117,
     ),
     "settled hold that is open again": Damage(
@@ -232,14 +239,20 @@ DAMAGES = {
         100,
     ),
     "state without an end": Damage(
-        _hold("end_time = NULL", DONE), "'done' is SETTLED with end time none", None
+        _hold("end_time = NULL", DONE), "'done' is SETTLED with end time none", []
+    ),
+    "settled hold that is active": Damage(
+        _hold("state = 'ACTIVE'", DONE), "reservation 'done' is ACTIVE with end time", []
+    ),
+    "settled hold without its answer": Damage(
+        _hold("closing = NULL", DONE), "'done' is SETTLED with end time", []
     ),
     "first entry lost": Damage(_lost(1), "entry 1 is missing, of 100 by the balances", [100]),
     "lot's grant lost": Damage(_lost(2), "entry 2 is missing, of 80 by the balances", [80]),
     "capture lost": Damage(_lost(3), "entry 3 is missing, of -10 by the balances", [-10]),
     "keyed debit lost": Damage(_lost(5), "'key' of DEBIT_ONCE names entry 5", [-5]),
     "charge at expiry lost": Damage(_lost(8), "entry 8 is missing, of -10", [-10]),
-    "true-up lost": Damage(_lost(9), "refunded of entry 8 6 ≠ sum of its refunds 0", None),
+    "true-up lost": Damage(_lost(9), "refunded of entry 8 6 ≠ sum of its refunds 0", [6]),
     "expiry lost": Damage(_lost(10), "entry 10 is missing, of -21", [-21]),
     "last entry lost": Damage(_lost(11), "seq 11 ≠ number of entries 10", [-3]),
     "two last entries lost": Damage(_lost(10, 11), "seq 11 ≠ number of entries 9", [-24, 0]),
@@ -248,9 +261,9 @@ DAMAGES = {
     ),
     "several lost apart": Damage(_lost(1, 6, 11), "entry 6 is missing, of -7", [100, -7, -3]),
     "refunded charge lost among others": Damage(
-        _lost(4, 5), "entry 5 charged 0, 2 were given back", None
+        _lost(4, 5), "entry 5 charged 0, 2 were given back", [-20, 0]
     ),
-    "refund lost": Damage(_lost(7), "refunded of entry 5 2 ≠ sum of its refunds 0", None),
+    "refund lost": Damage(_lost(7), "refunded of entry 5 2 ≠ sum of its refunds 0", [2]),
     "amount altered": Damage(
         _entry(6, "amount_micros = -6"),
         "entry 6 remaining after 143 ≠ sum of entries up to it 144",
@@ -300,12 +313,40 @@ DAMAGES = {
         _entry(4, "kind = 'DEBIT'"), "reservation 'done' charged 15 ≠ sum of its entries 0", []
     ),
     "kind altered to a grant": Damage(
-        _entry(7, "kind = 'GRANT'"), "refunded_micros 8 ≠ sum of its entries 6", None
+        _entry(7, "kind = 'GRANT'"), "refunded_micros 8 ≠ sum of its entries 6", [0]
     ),
     "kind altered to a capture": Damage(
-        _entry(6, "kind = 'CAPTURE'"), "entries charge reservation '', which does not exist", None
+        _entry(6, "kind = 'CAPTURE'"), "entry 6 is a CAPTURE of no reservation", [0]
     ),
-    "kind of the wrong sign": Damage(_entry(6, "kind = 'GRANT'"), "entry 6 is a GRANT of -7", None),
+    "kind of the wrong sign": Damage(
+        _entry(6, "kind = 'GRANT'"), "entry 6 is a GRANT of -7", [0], lasting=True
+    ),
+    "kind altered to a refund": Damage(
+        _entry(2, "kind = 'REFUND'"), "entry 2 is a REFUND of no charge", [0]
+    ),
+    "expiry altered to a debit": Damage(
+        _entry(10, "kind = 'DEBIT'"), "entry 10 is a DEBIT that names entry 2", [0]
+    ),
+    "expiry of another lot": Damage(
+        _entry(10, "related_seq = 1"), "lot 1 expired 0 ≠ its EXPIRY entries 21", [0]
+    ),
+    "capture of a hold that never was": Damage(
+        _entry(4, "reservation_id = 'none'"), "charge reservation 'none', which does not exist", [0]
+    ),
+    "true-up of a hold that never was": Damage(
+        _entry(9, "reservation_id = 'none'"),
+        "charge reservation 'none', which does not exist",
+        [0, 0],
+    ),
+    "refund of another charge": Damage(
+        _entry(7, "related_seq = 6"), "refunded of entry 5 2 ≠ sum of its refunds 0", [0]
+    ),
+    "refund of no charge": Damage(
+        _entry(7, "related_seq = NULL"), "entry 7 is a REFUND of no charge", [0, 0]
+    ),
+    "refund of a grant": Damage(
+        _entry(7, "related_seq = 1"), "entry 1 charged 0, 2 were given back", [0, 0]
+    ),
     "entry that nobody made": Damage(
         "INSERT INTO entry SELECT account_id, 12, 'DEBIT', -1, 116, now(), NULL, NULL, NULL,"
         f" '[]', NULL, NULL, NULL, NULL FROM account {ALICE_ONLY}",
@@ -326,13 +367,13 @@ DAMAGES = {
     "refund of nothing": Damage(
         f"INSERT INTO charge_refund SELECT account_id, 6, 3 FROM account {ALICE_ONLY}",
         "refunded of entry 6 3 ≠ sum of its refunds 0",
-        None,
+        [0],
     ),
     "correction of nothing": Damage(
         "INSERT INTO entry SELECT account_id, 12, 'CORRECTION', 0, 117, now(), NULL, NULL, 99,"
         f" '[]', NULL, NULL, NULL, NULL FROM account {ALICE_ONLY}",
-        "seq 11 ≠ number of entries 12",
-        None,
+        "entry 12 corrects entry 99, which is not before it",
+        [0],
     ),
     "key of nothing": Damage(
         "INSERT INTO claim SELECT 'live', 'DEBIT_ONCE', 'other', account_id, 99, '{}', '{}',"
@@ -379,6 +420,10 @@ def test_damage_is_found_and_repaired(whole: Stored, owner: Owner, damage: Damag
         assert all(entry.reason and entry.metadata for entry in rebuilt.corrections)
         assert rebuilt.balance.available_micros == damage.available_micros
         check_it_is_left_alone(whole)
+        if damage.lasting:
+            check_it_works(whole)
+            clear(owner)
+            return
     check_it_works(whole)
 
 
@@ -398,13 +443,17 @@ def check_it_is_left_alone(whole: Stored) -> None:
 
 def check_it_works(whole: Stored) -> None:
     """Charges, holds and grants go through, and leave a sound ledger."""
-    outcomes = whole.do_each(
-        [debit(1), reserve("new", 5), settle("new", 4), settle("open", 2), grant("more", 9)]
+    *outcomes, late = whole.do_each(
+        [debit(1), reserve("new", 5), settle("new", 4), grant("more", 9), settle("open", 2)]
     )
     assert [type(outcome).__name__ for outcome in outcomes] == [
-        *(kind.__name__ for kind in (Debited, Reserved, Settled, Settled)),
+        *(kind.__name__ for kind in (Debited, Reserved, Settled)),
         "Granted",
     ], outcomes
+    if isinstance(late, Rejected):
+        assert late.reason is Reason.RESERVATION_RELEASED, "it was gone"
+    else:
+        assert isinstance(late, Settled)
     assert verify(whole.url).clean
 
 
@@ -432,6 +481,20 @@ def test_debt_and_holds_on_credit_are_repaired_too(whole: Stored, owner: Owner) 
             assert isinstance(rebuilt, Rebuilt)
             assert rebuilt.corrections == []
         assert verify(whole.url) == before, damage
+
+
+def test_a_revocation_that_is_lost_and_was_undone(whole: Stored, owner: Owner) -> None:
+    """Nothing can be revoked less than not at all: what stands in for it counts as revoked."""
+    revoke = RevokeGrant(ALICE, "gift", amount_micros=40)
+    whole.do_all([revoke, ReinstateGrant(ALICE, "gift")])
+    before = verify(whole.url)
+    with unfenced(owner):
+        owner.execute(_lost(12).encode())
+        (rebuilt,) = whole.do_all([Rebuild(ALICE)])
+    assert isinstance(rebuilt, Rebuilt)
+    assert [entry.amount_micros for entry in rebuilt.corrections] == [-40, 0]
+    assert verify(whole.url) == before._replace(entries=before.entries + 1)
+    check_it_is_left_alone(whole)
 
 
 @pytest.mark.parametrize("table", ["claim", "account_claim"])

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from meterhold_server.core.model import Account, Entry, EntryKind, Part
+from meterhold_server.core.counting import (
+    Beside,
+    Total,
+    contradiction,
+    counted_beside,
+    metadata_of,
+    numbers,
+)
+from meterhold_server.core.model import REFUNDABLE, Account, Entry, EntryKind, Part
 from meterhold_server.core.summary import Break, Summary
 
 MISSING_MAX: Final = 1000
@@ -26,6 +34,8 @@ class Corrections:
     """The ledger of an account while it is set right.
 
     `remaining_micros` is that of its last entry, and `parts` what its entries say of each lot.
+    `doubted` is by charge: how much more its entry says than it may have charged. `stood_in` has
+    the numbers of the entries that were missing, `notes` is how many corrections of 0 tell why.
     """
 
     account: Account
@@ -35,6 +45,9 @@ class Corrections:
     seq: int = 0
     remaining_micros: int = 0
     parts: dict[int, int] = field(default_factory=dict)
+    doubted: dict[int, int] = field(default_factory=dict)
+    stood_in: set[int] = field(default_factory=set)
+    notes: int = 0
 
     def __post_init__(self) -> None:
         self.seq = self.summary.last_seq
@@ -59,15 +72,50 @@ class Corrections:
         self._add(self.seq, amount_micros, self.remaining_micros, reason, metadata,
                   related_seq=related_seq, parts=parts)  # fmt: skip
 
-    def note(self, reason: str, metadata: str) -> None:
-        """Append a correction of 0 that keeps what was removed."""
+    def note(self, reason: str, metadata: str, *, reservation_id: str = "") -> None:
+        """Append a correction of 0 that keeps what was removed, or tells what was decided."""
+        self.notes += 1
+        if self.notes > MISSING_MAX:
+            raise BeyondRepairError
         self.seq += 1
-        self._add(self.seq, 0, self.remaining_micros, reason, metadata)
+        self._add(self.seq, 0, self.remaining_micros, reason, metadata,
+                  reservation_id=reservation_id)  # fmt: skip
+
+    def count_beside(
+        self, beside: Beside, reason: str, expected_micros: int, *, reservation_id: str = ""
+    ) -> None:
+        """Let a correction of 0 count what makes a total what it is now to be."""
+        stored = expected_micros - beside.micros
+        metadata = stored_and_expected(stored, expected_micros, beside)
+        self.note(reason, metadata, reservation_id=reservation_id)
+
+    def count_as_refunded(self, charge_seq: int, micros: int, known_micros: int) -> None:
+        """Count so many as given back of a charge, beside its refunds.
+
+        The correction that stands for the charge, or for the refund that is lost, or that corrects
+        either of them, tells it where there is such a one.
+        """
+        beside = Beside(Total.REFUNDED, charge_seq, micros)
+        for index, entry in enumerate(self.entries):
+            if self._may_tell(entry, beside) and not counted_beside(entry, Total.REFUNDED):
+                metadata = metadata_of(numbers(entry.metadata) | beside.fields())
+                self.entries[index] = entry._replace(metadata=metadata)
+                return
+        reason = f"what was given back of entry {charge_seq} is not what its refunds say"
+        self.count_beside(beside, reason, known_micros)
+
+    def _may_tell(self, entry: Entry, beside: Beside) -> bool:
+        """Whether it is of the charge, or may be what is left of a refund that was damaged."""
+        if not (entry.related_seq or entry.seq in self.stood_in):
+            return False
+        of_charge = beside.seq in (entry.seq, entry.related_seq)
+        return of_charge or entry.amount_micros == beside.micros != 0
 
     def stand_in(self, missing: range, amount_micros: int, remaining_before_micros: int) -> None:
         """Fill numbers that are missing. The first takes all that the missing entries moved."""
         if len(missing) + len(self.entries) > MISSING_MAX:
             raise BeyondRepairError
+        self.stood_in.update(missing)
         after = remaining_before_micros + amount_micros
         for seq in missing:
             micros = amount_micros if seq == missing.start else 0
@@ -148,10 +196,12 @@ def mend(ledger: Corrections) -> None:
         if gap.missing:
             ledger.stand_in(gap.missing, gap.change_micros, gap.remaining_before_micros)
     _fill_the_end(ledger, before)
-    altered = [broken for broken in breaks if not broken.missing]
-    if len(altered) > MISSING_MAX:
+    altered = [broken for broken in breaks if broken.change_micros and not broken.missing]
+    contradictory = [broken for broken in breaks if broken.contradicts]
+    if len(altered) + len(contradictory) > MISSING_MAX:
         raise BeyondRepairError
     _set_right(ledger, altered)
+    _explain_contradictions(ledger, contradictory)
 
 
 def _fill_the_end(ledger: Corrections, before: int) -> None:
@@ -174,15 +224,32 @@ def _set_right(ledger: Corrections, altered: list[Break]) -> None:
     """
     filled = sum(entry.amount_micros for entry in ledger.entries)
     by_amounts = ledger.summary.total_micros + filled
+    sure = _totals_agree(ledger.account, ledger.summary)
     for broken in altered:
-        reason = f"entry {broken.seq} does not follow from the balance before it"
-        stored = broken.remaining_after_micros
+        seq, stored = broken.entry.seq, broken.entry.remaining_after_micros
+        reason = f"entry {seq} does not follow from the balance before it"
         ledger.post(broken.change_micros, reason, stored, stored - broken.change_micros,
-                    related_seq=broken.seq)  # fmt: skip
+                    related_seq=seq)  # fmt: skip
+        if broken.change_micros > 0 and broken.entry.kind in REFUNDABLE and not sure:
+            # It may have charged less than it says: no more may be given back of it than that.
+            ledger.doubted[seq] = broken.change_micros
     off = sum(broken.change_micros for broken in altered)
     if off and ledger.account.remaining_micros == by_amounts:
         reason = "the last entry told a wrong balance, and the amounts were right"
         ledger.post(-off, reason, by_amounts + off, by_amounts)
+
+
+def _explain_contradictions(ledger: Corrections, contradictory: list[Break]) -> None:
+    """Name each entry that contradicts itself, in a correction of it unless it has one."""
+    named = {entry.related_seq for entry in ledger.entries}
+    for broken in contradictory:
+        entry = broken.entry
+        if entry.kind in REFUNDABLE and entry.related_seq:
+            # It has what an expiry or a revocation has: those are not given back.
+            ledger.doubted[entry.seq] = -entry.amount_micros
+        if entry.seq not in named:
+            ledger.post(0, contradiction(entry), entry.amount_micros, entry.amount_micros,
+                        related_seq=entry.seq)  # fmt: skip
 
 
 def _totals_agree(account: Account, summary: Summary) -> bool:
@@ -195,6 +262,12 @@ def _totals_agree(account: Account, summary: Summary) -> bool:
     )
 
 
-def stored_and_expected(stored_micros: int, expected_micros: int) -> str:
-    """The metadata of a correction: as text, for JSON's numbers are not exact."""
-    return f'{{"stored_micros":"{stored_micros}","expected_micros":"{expected_micros}"}}'
+def stored_and_expected(
+    stored_micros: int, expected_micros: int, beside: Beside | None = None
+) -> str:
+    """The metadata of a correction: as text, for JSON's numbers are not exact.
+
+    `beside` is what it counts beside its own amount.
+    """
+    said = {"stored_micros": str(stored_micros), "expected_micros": str(expected_micros)}
+    return metadata_of(said | (beside.fields() if beside else {}))

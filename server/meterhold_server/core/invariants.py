@@ -12,6 +12,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from meterhold_server.core.clawback import coming_micros
+from meterhold_server.core.counting import (
+    Total,
+    charges_hold,
+    contradiction,
+    corrected_seq,
+    counted_beside,
+    counted_kind,
+    not_spent,
+)
 from meterhold_server.core.differences import Difference, unequal
 from meterhold_server.core.model import (
     Account,
@@ -21,21 +30,6 @@ from meterhold_server.core.model import (
     Reservation,
     ReservationState,
 )
-
-_SIGN: Final = {
-    EntryKind.GRANT: 1,
-    EntryKind.REFUND: 1,
-    EntryKind.DEBIT: -1,
-    EntryKind.CAPTURE: -1,
-    EntryKind.EXPIRY_CHARGE: -1,
-    EntryKind.EXPIRY: -1,
-    EntryKind.ALLOWANCE: 1,
-    EntryKind.REVOCATION: -1,
-    EntryKind.REINSTATEMENT: 1,
-}
-"""Of a CORRECTION any sign is right, and 0 as well."""
-
-_CHARGES_OF_HOLDS: Final = (EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE, EntryKind.CORRECTION)
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -87,7 +81,9 @@ def _account_differences(account: Account) -> Iterator[Difference]:
 
 def _lot_differences(account: Account, entries: Sequence[Entry]) -> Iterator[Difference]:
     held = _earmarked(account)
-    parts, expired = _parts_and_expiries(entries)
+    parts = _parts(entries)
+    expired = _per_seq(entries, Total.EXPIRED, EntryKind.EXPIRY)
+    revoked = _per_seq(entries, Total.REVOKED, EntryKind.REVOCATION, EntryKind.REINSTATEMENT)
     for lot in account.lots:
         name = f"lot {lot.seq}"
         amounts = ("available", "held", "expired", "repaid", "revoked", "revoked_here")
@@ -109,7 +105,7 @@ def _lot_differences(account: Account, entries: Sequence[Entry]) -> Iterator[Dif
         yield from _differ(f"{name} expired", lot.expired_micros, "its EXPIRY entries",
                            expired.get(lot.seq, 0))  # fmt: skip
         yield from _differ(f"{name} revoked", lot.revoked_micros, "its REVOCATION entries",
-                           _revoked_of(lot.seq, entries))  # fmt: skip
+                           revoked.get(lot.seq, 0))  # fmt: skip
         taken = sum(taken for _, taken in (lot.revocations or {}).values())
         yield from _differ(f"{name} revoked", lot.revoked_micros, "its revocations", taken)
     for lot_seq, micros in sorted(held.items()):
@@ -121,9 +117,18 @@ def _lot_differences(account: Account, entries: Sequence[Entry]) -> Iterator[Dif
             yield Difference(f"lot {lot_seq}", 0, micros, sentence)
 
 
-def _revoked_of(lot_seq: int, entries: Iterable[Entry]) -> int:
-    kinds = (EntryKind.REVOCATION, EntryKind.REINSTATEMENT)
-    return -sum(e.amount_micros for e in entries if e.kind in kinds and e.related_seq == lot_seq)
+def _per_seq(entries: Iterable[Entry], total: Total, *kinds: EntryKind) -> dict[int, int]:
+    """By charge or lot, what entries of the kinds say, and corrections beside them."""
+    sums: dict[int, int] = {}
+    for entry in entries:
+        seq, micros = entry.related_seq, abs(entry.amount_micros)
+        if beside := counted_beside(entry, total):
+            seq, micros = beside.seq, beside.micros
+        elif entry.kind is EntryKind.CORRECTION or counted_kind(entry) not in kinds or not seq:
+            continue
+        sign = -1 if entry.kind is EntryKind.REINSTATEMENT else 1
+        sums[seq] = sums.get(seq, 0) + sign * micros
+    return sums
 
 
 def _earmarked(account: Account) -> dict[int, int]:
@@ -135,17 +140,14 @@ def _earmarked(account: Account) -> dict[int, int]:
     return held
 
 
-def _parts_and_expiries(entries: Iterable[Entry]) -> tuple[dict[int, int], dict[int, int]]:
-    """By lot: what entries gave to it less what they took, and what of it has expired."""
+def _parts(entries: Iterable[Entry]) -> dict[int, int]:
+    """By lot: what entries gave to it less what they took."""
     parts: dict[int, int] = {}
-    expired: dict[int, int] = {}
     for entry in entries:
         sign = (entry.amount_micros > 0) - (entry.amount_micros < 0)
         for lot_seq, part in entry.parts:
             parts[lot_seq] = parts.get(lot_seq, 0) + sign * part
-        if entry.kind is EntryKind.EXPIRY:
-            expired[entry.related_seq] = expired.get(entry.related_seq, 0) - entry.amount_micros
-    return parts, expired
+    return parts
 
 
 def _reservation_differences(reservation: Reservation) -> Iterator[Difference]:
@@ -178,30 +180,27 @@ def _entry_differences(account: Account, entries: Sequence[Entry]) -> Iterator[D
         sentence = f"entry {numbers[position - 1]} stands at position {position}"
         yield Difference("entries", numbers[position - 1], position, sentence)
         return
+    explained = set(map(corrected_seq, entries))
     for entry in entries:
-        wanted = _SIGN.get(entry.kind)
-        if wanted is not None and entry.amount_micros * wanted <= 0:
-            sentence = f"entry {entry.seq} is a {entry.kind} of {entry.amount_micros}"
+        sentence = contradiction(entry)
+        if sentence and entry.seq not in explained:
             yield Difference(f"entry {entry.seq}", entry.amount_micros, 0, sentence)
     yield from _chain_differences(entries)
     total = sum(entry.amount_micros for entry in entries)
     yield from _differ("remaining", account.remaining_micros, "sum of entries", total)
+    beside = not_spent(entries)
     for name, counts in _TOTALS.items():
+        micros = sum(abs(entry.amount_micros) * counts(entry) for entry in entries)
+        more = -sum(beside.values()) if name == "spent" else beside.get(name, 0)
         yield from _differ(f"{name}_micros", _micros(account, name), "sum of its entries",
-                           sum(abs(entry.amount_micros) * counts(entry) for entry in entries)
-                           )  # fmt: skip
+                           micros + more)  # fmt: skip
 
 
 def _chain_differences(entries: Sequence[Entry]) -> Iterator[Difference]:
     """A CORRECTION of another entry counts in the place of that one."""
     changes = [0] * (len(entries) + 1)
     for entry in entries:
-        place = entry.related_seq if entry.kind is EntryKind.CORRECTION else 0
-        if place > len(entries):
-            sentence = f"entry {entry.seq} corrects entry {place}, which does not exist"
-            yield Difference(f"entry {entry.seq}", place, 0, sentence)
-        else:
-            changes[place or entry.seq] += entry.amount_micros
+        changes[corrected_seq(entry) or entry.seq] += entry.amount_micros
     balance = 0
     for entry in entries:
         balance += changes[entry.seq]
@@ -213,10 +212,10 @@ def _charge_differences(account: Account, entries: Sequence[Entry]) -> Iterator[
     """Each reservation is charged by its own entries and by no others."""
     charged: dict[str, int] = {}
     for entry in entries:
-        unrelated = entry.kind is EntryKind.CORRECTION and not entry.reservation_id
-        if (entry.kind in _CHARGES_OF_HOLDS and not unrelated) or _trues_up(entry):
-            so_far = charged.get(entry.reservation_id, 0)
-            charged[entry.reservation_id] = so_far - entry.amount_micros
+        if charges_hold(entry):
+            beside = counted_beside(entry, Total.CHARGED)
+            micros = (beside.micros if beside else 0) - entry.amount_micros
+            charged[entry.reservation_id] = charged.get(entry.reservation_id, 0) + micros
     for reservation in account.reservations.values():
         yield from _differ(
             f"reservation {reservation.reservation_id!r} charged",
@@ -228,28 +227,35 @@ def _charge_differences(account: Account, entries: Sequence[Entry]) -> Iterator[
         yield Difference(name, 0, micros, f"entries charge {name}, which does not exist")
 
 
-def _trues_up(entry: Entry) -> bool:
-    """Whether a late settle gave back what the expiry of its hold had charged: that has no key."""
-    return entry.kind is EntryKind.REFUND and not entry.key
-
-
 def _refund_differences(account: Account, entries: Sequence[Entry]) -> Iterator[Difference]:
     """Of each charge what its refunds gave back is known, and no more than was charged."""
-    refunded: dict[int, int] = {}
-    amounts = {entry.seq: entry.amount_micros for entry in entries}
-    for entry in entries:
-        if entry.kind is EntryKind.REFUND:
-            seq = entry.related_seq
-            refunded[seq] = refunded.get(seq, 0) + entry.amount_micros
+    refunded = _per_seq(entries, Total.REFUNDED, EntryKind.REFUND)
+    corrections = [counted_beside(entry, Total.REFUNDED) for entry in entries]
+    explained = {beside.seq for beside in corrections if beside}
+    charges = _charges(entries)
     for seq, micros in refunded.items():
-        charged = -amounts.get(seq, 0)
-        if micros > charged:
+        charged = charges.get(seq, 0)
+        if micros > charged and not (charged == 0 and seq in explained):
             sentence = f"entry {seq} charged {charged}, {micros} were given back"
             yield Difference(f"refunded of entry {seq}", micros, charged, sentence)
     for seq in sorted(refunded.keys() | account.charge_refunds.keys()):
         known = account.charge_refunds.get(seq)
         yield from _differ(f"refunded of entry {seq}", known.refunded_micros if known else 0,
                            "sum of its refunds", refunded.get(seq, 0))  # fmt: skip
+
+
+def _charges(entries: Iterable[Entry]) -> dict[int, int]:
+    """By entry, the most that it charged: by its own amount, or with the corrections of it."""
+    charges: dict[int, int] = {}
+    corrected: dict[int, int] = {}
+    for entry in entries:
+        charges[entry.seq] = max(0, -entry.amount_micros)
+        if seq := corrected_seq(entry):
+            corrected[seq] = corrected.get(seq, 0) - entry.amount_micros
+    amounts = {entry.seq: entry.amount_micros for entry in entries if entry.seq in corrected}
+    for seq, amount_micros in amounts.items():
+        charges[seq] = max(charges[seq], corrected[seq] - amount_micros)
+    return charges
 
 
 def _expiry_differences(account: Account) -> Iterator[Difference]:
@@ -296,15 +302,16 @@ def _kinds(*kinds: EntryKind, correction: int = 0) -> Callable[[Entry], int]:
     """How an entry counts in a total: corrections of the sign `correction` do too."""
 
     def counts(entry: Entry) -> int:
-        if entry.kind is EntryKind.CORRECTION:
+        kind = counted_kind(entry)
+        if kind is EntryKind.CORRECTION:
             return int(entry.amount_micros * correction > 0)
-        return int(entry.kind in kinds)
+        return int(kind in kinds)
 
     return counts
 
 
 def _revoked(entry: Entry) -> int:
-    return {EntryKind.REVOCATION: 1, EntryKind.REINSTATEMENT: -1}.get(entry.kind, 0)
+    return {EntryKind.REVOCATION: 1, EntryKind.REINSTATEMENT: -1}.get(counted_kind(entry), 0)
 
 
 _TOTALS: Final = {

@@ -46,7 +46,7 @@ def refund_charge(
         return Rejected(Reason.INVALID_FIELD, {"field": "charge", "description": problem})
     refund = account.charge_refunds.get(charge.seq)
     refunded = refund.refunded_micros if refund else 0
-    left = -charge.amount_micros - refunded
+    left = max(0, -charge.amount_micros - refunded)
     micros = operation.amount_micros or left
     if micros > left or micros == 0:
         return Rejected(Reason.REFUND_EXCEEDS_CHARGE, {"refundable_micros": left})

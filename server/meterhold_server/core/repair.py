@@ -11,12 +11,12 @@ from copy import copy
 from dataclasses import replace
 
 from meterhold_server.core.corrections import BeyondRepairError, Corrections, mend
+from meterhold_server.core.counting import not_spent
 from meterhold_server.core.invariants import first_due
 from meterhold_server.core.model import (
     BALANCE_MICROS_MAX,
     EMPTY_BALANCE,
     Account,
-    ChargeRefund,
     Lot,
     Reservation,
 )
@@ -24,7 +24,9 @@ from meterhold_server.core.operations import Rebuild
 from meterhold_server.core.outcomes import Rebuilt
 from meterhold_server.core.posting import Posting
 from meterhold_server.core.repair_holds import repair_holds
+from meterhold_server.core.repair_lost_holds import reopen_holds
 from meterhold_server.core.repair_lots import repair_lots
+from meterhold_server.core.repair_refunds import repair_refunds
 
 
 def rebuild(posting: Posting, account: Account | None, operation: Rebuild) -> Rebuilt:
@@ -36,11 +38,12 @@ def rebuild(posting: Posting, account: Account | None, operation: Rebuild) -> Re
     ledger = Corrections(account, summary, posting.now)
     try:
         mend(ledger)
-        repair_holds(account, summary)
+        reopen_holds(ledger)
+        repair_holds(ledger)
         repair_lots(ledger)
         for claim in operation.deleted_claims:
             ledger.note("a key named an entry that does not exist, and was deleted", claim)
-        _repair_refunds(ledger)
+        repair_refunds(ledger)
         _repair_totals(ledger)
         if not _storable(account):
             raise BeyondRepairError
@@ -50,31 +53,18 @@ def rebuild(posting: Posting, account: Account | None, operation: Rebuild) -> Re
     return Rebuilt(account.balance(), ledger.entries)
 
 
-def _repair_refunds(ledger: Corrections) -> None:
-    """What was given back of each charge, by its refunds.
-
-    After entries were lost, what is known beyond them is left: a refund may be among the lost, and
-    must not be given again.
-    """
-    account, summary = ledger.account, ledger.summary
-    lost = summary.put_in or any(entry.amount_micros > 0 for entry in ledger.entries)
-    for charge_seq, micros in summary.refunded.items():
-        known = account.charge_refunds.setdefault(
-            charge_seq, ChargeRefund(account.account_id, charge_seq)
-        )
-        if micros > known.refunded_micros or (micros and not lost):
-            known.refunded_micros = micros
-
-
 def _repair_totals(ledger: Corrections) -> None:
     account, summary = ledger.account, ledger.summary
     amounts = [entry.amount_micros for entry in ledger.entries]
     account.seq = ledger.seq
     account.granted_micros = summary.granted_micros + sum(a for a in amounts if a > 0)
-    account.spent_micros = summary.spent_micros - sum(a for a in amounts if a < 0)
-    account.expired_micros = summary.expired_micros
+    beside = not_spent(ledger.entries)
+    account.spent_micros = (
+        summary.spent_micros - sum(a for a in amounts if a < 0) - sum(beside.values())
+    )
+    account.expired_micros = summary.expired_micros + beside["expired"]
     account.refunded_micros = summary.refunded_micros
-    account.revoked_micros = summary.revoked_micros
+    account.revoked_micros = summary.revoked_micros + beside["revoked"]
     account.pending_micros = summary.pending_micros
     active = [reservation for reservation in account.reservations.values() if reservation.active]
     account.held_micros = sum(reservation.open_micros for reservation in active)
@@ -133,7 +123,7 @@ def _write(posting: Posting, before: Account, ledger: Corrections) -> None:
         if lots.get(lot.seq) != lot:
             posting.touch_lot(lot)
     for reservation_id, reservation in account.reservations.items():
-        if before.reservations[reservation_id] != reservation:
+        if before.reservations.get(reservation_id) != reservation:
             posting.touch_reservation(reservation)
     for charge_seq, refund in account.charge_refunds.items():
         if refund.refunded_micros and before.charge_refunds.get(charge_seq) != refund:

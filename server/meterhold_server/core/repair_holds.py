@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
+from meterhold_server.core.corrections import Corrections
+from meterhold_server.core.counting import Beside, Total
 from meterhold_server.core.model import Account, Lot, Part, Reservation, ReservationState
 from meterhold_server.core.summary import Summary
 
@@ -18,8 +21,11 @@ _NOT_NEGATIVE: Final = (
 )
 
 
-def repair_holds(account: Account, summary: Summary) -> None:
+def repair_holds(ledger: Corrections) -> None:
     """Make each loaded reservation agree with itself, with its lots and with its entries."""
+    account, summary = ledger.account, ledger.summary
+    for reservation in account.reservations.values():
+        _repair_state(reservation, ledger.now)
     held = earmarked(account)
     on_credit = sum(r.on_credit_micros for r in account.reservations.values() if r.active)
     doubted = on_credit != account.held_on_credit_micros
@@ -42,8 +48,25 @@ def repair_holds(account: Account, summary: Summary) -> None:
             _fit(reservation, min(reservation.open_micros, reservation.expiry_charged_micros))
         else:
             _fit(reservation, 0)
-        _repair_charged(reservation, summary)
+        _repair_charged(reservation, ledger)
         _repair_reserved(reservation)
+
+
+def _repair_state(reservation: Reservation, now: datetime) -> None:
+    """What a settle answered says that it is settled. Else one that has ended holds nothing.
+
+    When it ended, if that is not known, is now or when it was to expire.
+    """
+    ended = reservation.end_time is not None
+    done = reservation.active and ended and not reservation.open_micros
+    if reservation.closing is not None:
+        reservation.state = ReservationState.SETTLED
+    elif done or reservation.state is ReservationState.SETTLED:
+        reservation.state = ReservationState.RELEASED
+    if reservation.active:
+        reservation.end_time = None
+    elif not ended:
+        reservation.end_time = min(now, reservation.expire_time)
 
 
 def earmarked(account: Account) -> dict[int, int]:
@@ -116,15 +139,20 @@ def _fit(reservation: Reservation, open_micros: int) -> None:
     reservation.on_credit_micros = left
 
 
-def _repair_charged(reservation: Reservation, summary: Summary) -> None:
-    charged = summary.charged[reservation.reservation_id]
+def _repair_charged(reservation: Reservation, ledger: Corrections) -> None:
+    """What was charged is what the entries say. More than was charged is never given back."""
+    charged = ledger.summary.charged[reservation.reservation_id]
     if reservation.captured_micros + reservation.expiry_charged_micros == charged.micros:
         return
+    micros, at_expiry = max(0, charged.micros), reservation.expiry_charged_micros
     if reservation.captured_micros == charged.captured_micros and not charged.corrected_micros:
-        reservation.expiry_charged_micros = max(0, charged.at_expiry_micros)
-        return
-    captured = charged.micros - reservation.expiry_charged_micros
-    reservation.captured_micros = max(0, captured)
+        at_expiry = max(0, charged.at_expiry_micros)
+    reservation.expiry_charged_micros = min(at_expiry, micros)
+    reservation.captured_micros = micros - reservation.expiry_charged_micros
+    if charged.micros < 0:
+        reason = f"the entries of reservation {reservation.reservation_id!r} charged less than 0"
+        ledger.count_beside(Beside(Total.CHARGED, 0, -charged.micros), reason, 0,
+                            reservation_id=reservation.reservation_id)  # fmt: skip
 
 
 def _repair_reserved(reservation: Reservation) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from meterhold_server.core.corrections import BeyondRepairError, Corrections
+from meterhold_server.core.counting import Beside, Total
 from meterhold_server.core.funds import spend_key
 from meterhold_server.core.model import Account, EntryKind, Lot, LotCategory, Part
 from meterhold_server.core.repair_holds import earmarked
@@ -22,14 +23,40 @@ def repair_lots(ledger: Corrections) -> None:
     held = earmarked(account)
     for lot in account.lots:
         lot.held_micros = held.get(lot.seq, 0)
+        lot.repaid_micros = max(0, lot.repaid_micros)
         lot.expired_micros = ledger.summary.lots_expired.get(lot.seq, 0)
-        _repair_revoked(lot, ledger.summary.lots_revoked.get(lot.seq, 0))
+        revoked = ledger.summary.lots_revoked.get(lot.seq, 0)
+        _repair_revoked(lot, min(max(0, revoked), lot.granted_micros))
+        _tell(ledger, Total.REVOKED, lot, lot.revoked_micros, revoked)
     # The lots are right, and their history is not, if the balance says so.
     trusted = ledger.remaining_micros == _owned(account) - account.debt_micros
     for lot in account.lots:
         _repair(lot, ledger.parts.get(lot.seq, 0), trusted=trusted)
     _explain(ledger)
     _repair_debt(ledger, trusted=trusted)
+    for lot in account.lots:
+        _fit(lot)
+        said = ledger.summary.lots_expired.get(lot.seq, 0)
+        _tell(ledger, Total.EXPIRED, lot, lot.expired_micros, said)
+
+
+def _fit(lot: Lot) -> None:
+    """What a lot has is right by now: no more of it can be gone than the rest."""
+    rest = lot.granted_micros - _left(lot)
+    lot.revoked_here_micros = max(0, min(lot.revoked_here_micros, rest))
+    most = min(rest - lot.revoked_here_micros, lot.granted_micros - lot.revoked_micros)
+    lot.expired_micros = max(0, min(lot.expired_micros, most))
+
+
+def _left(lot: Lot) -> int:
+    return lot.available_micros + lot.held_micros
+
+
+def _tell(ledger: Corrections, total: Total, lot: Lot, micros: int, said_micros: int) -> None:
+    """Tell what entries say of a lot and cannot be."""
+    if micros != said_micros:
+        reason = f"lot {lot.seq} cannot have {total.value} {said_micros}, as its entries say"
+        ledger.count_beside(Beside(total, lot.seq, micros - said_micros), reason, micros)
 
 
 def _restore(ledger: Corrections) -> None:
@@ -66,7 +93,7 @@ def _lot_of(opening: Opening) -> Lot:
 def _repair_revoked(lot: Lot, micros: int) -> None:
     """Count as revoked what the entries say, and as taken by the latest revocations first."""
     lot.revoked_micros = micros
-    lot.revoked_here_micros = min(lot.revoked_here_micros, micros)
+    lot.revoked_here_micros = max(0, min(lot.revoked_here_micros, micros))
     said = lot.revocations or ({"": [micros, 0]} if micros else {})
     left = micros
     revocations: dict[str, list[int]] = {}
@@ -81,7 +108,7 @@ def _repair_revoked(lot: Lot, micros: int) -> None:
 
 def _repair(lot: Lot, parts_micros: int, *, trusted: bool) -> None:
     """Bring what a lot has and had as near to its parts of entries as it can be."""
-    if lot.available_micros + lot.held_micros + lot.repaid_micros == parts_micros:
+    if _left(lot) + lot.repaid_micros == parts_micros:
         return
     repaid = parts_micros - lot.available_micros - lot.held_micros
     if trusted:
@@ -96,7 +123,7 @@ def _explain(ledger: Corrections) -> None:
     """Post what lots have and their entries do not say: all that is more, all that is less."""
     off = {seq: -micros for seq, micros in ledger.parts.items()}
     for lot in ledger.account.lots:
-        has = lot.available_micros + lot.held_micros + lot.repaid_micros
+        has = _left(lot) + lot.repaid_micros
         off[lot.seq] = off.get(lot.seq, 0) + has
     for sign, said in ((1, "less"), (-1, "more")):
         parts = [Part(seq, sign * micros) for seq, micros in off.items() if sign * micros > 0]
@@ -127,4 +154,4 @@ def _repair_debt(ledger: Corrections, *, trusted: bool) -> None:
 
 def _owned(account: Account) -> int:
     """What is in the lots, held or not."""
-    return sum(lot.available_micros + lot.held_micros for lot in account.lots)
+    return sum(map(_left, account.lots))

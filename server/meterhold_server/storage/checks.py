@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from meterhold_server.storage import counting
 from meterhold_server.storage.tables import metadata
 
 
@@ -28,26 +29,25 @@ CROSS JOIN LATERAL (VALUES {rows}) AS checked (what, stored, expected, by_what)
 WHERE stored <> expected"""
 
 
+_EXPIRED_BESIDE: Final = counting.EXPIRED_OF_LOT.beside
+_REVOKED_BESIDE: Final = counting.REVOKED_OF_LOT.beside
+
 ENTRY_SUMS: Final = f"""
 SELECT account_id, count(*) AS entries, max(seq) AS last_seq,
        sum(amount_micros) AS total,
-       coalesce(sum(amount_micros) FILTER (
-           WHERE kind IN ('GRANT', 'ALLOWANCE') OR (kind = 'CORRECTION' AND amount_micros > 0)
-       ), 0) AS granted,
-       -coalesce(sum(amount_micros) FILTER (
-           WHERE kind IN ('DEBIT', 'CAPTURE', 'EXPIRY_CHARGE')
-           OR (kind = 'CORRECTION' AND amount_micros < 0)
-       ), 0) AS spent,
-       -coalesce(sum(amount_micros) FILTER (WHERE kind = 'EXPIRY'), 0) AS expired,
-       coalesce(sum(amount_micros) FILTER (WHERE kind = 'REFUND'), 0) AS refunded,
-       -coalesce(sum(amount_micros) FILTER (
-           WHERE kind IN ('REVOCATION', 'REINSTATEMENT')
-       ), 0) AS revoked,
-       count(*) FILTER (
-           WHERE kind = 'CORRECTION' AND amount_micros > 0 AND related_seq IS NULL
-       ) AS put_in
+       coalesce(sum(amount_micros) FILTER (WHERE {counting.GRANTED}), 0) AS granted,
+       -coalesce(sum(amount_micros) FILTER (WHERE {counting.SPENT}), 0)
+           - sum({_EXPIRED_BESIDE}) - sum({_REVOKED_BESIDE}) AS spent,
+       -coalesce(sum(amount_micros) FILTER (WHERE {counting.EXPIRED}), 0)
+           + sum({_EXPIRED_BESIDE}) AS expired,
+       coalesce(sum(amount_micros) FILTER (WHERE {counting.REFUNDED}), 0) AS refunded,
+       -coalesce(sum(amount_micros) FILTER (WHERE {counting.REVOKED}), 0)
+           + sum({_REVOKED_BESIDE}) AS revoked
 FROM entry WHERE {within("entry")} GROUP BY account_id"""
-"""The lifetime totals as the ledger has them. A correction counts as granted or as spent."""
+"""The lifetime totals as the ledger has them. A correction counts as granted or as spent.
+
+What it counts of a lot beside its own amount is not spent then, but expired or revoked.
+"""
 
 _TOTALS: Final = _unequal(
     f"""
@@ -116,42 +116,38 @@ FROM account WHERE {within("account")} AND debt_micros <> 0 AND lots_available_m
 
 WALK: Final = f"""
 WITH walked AS (
-    SELECT account_id, seq, kind, amount_micros, related_seq, remaining_after_micros,
+    SELECT account_id, seq, amount_micros, related_seq, remaining_after_micros,
            lag(seq, 1, 0::bigint) OVER w AS seq_before,
            lag(remaining_after_micros, 1, 0::bigint) OVER w AS remaining_before,
-           kind = 'CORRECTION' AND related_seq IS NOT NULL AS elsewhere
+           {counting.ELSEWHERE} AS elsewhere, {counting.CONTRADICTS} AS contradicts
     FROM entry WHERE {within("entry")}
     WINDOW w AS (PARTITION BY account_id ORDER BY seq)
 ), noted AS MATERIALIZED (
     SELECT *, remaining_after_micros::numeric - remaining_before
-              - CASE WHEN elsewhere THEN 0 ELSE amount_micros END AS change,
-           kind <> 'CORRECTION' AND (amount_micros = 0 OR (amount_micros > 0)
-               <> (kind IN ('GRANT', 'REFUND', 'ALLOWANCE', 'REINSTATEMENT'))) AS wrong_sign
+              - CASE WHEN elsewhere THEN 0 ELSE amount_micros END AS change
     FROM walked
-    WHERE elsewhere OR seq <> seq_before + 1
+    WHERE elsewhere OR contradicts OR seq <> seq_before + 1
        OR remaining_after_micros::numeric - remaining_before <> amount_micros
-       OR (kind <> 'CORRECTION' AND (amount_micros = 0 OR (amount_micros > 0)
-           <> (kind IN ('GRANT', 'REFUND', 'ALLOWANCE', 'REINSTATEMENT'))))
 ), corrected AS (
     SELECT account_id, related_seq AS seq, sum(amount_micros) AS micros
     FROM noted WHERE elsewhere GROUP BY account_id, related_seq
 ), breaks AS (
     SELECT account_id, seq, coalesce(n.change, 0) - coalesce(c.micros, 0) AS change,
            coalesce(n.seq_before, seq - 1) AS seq_before,
-           coalesce(n.remaining_before, 0) AS remaining_before, n.kind,
-           n.amount_micros, coalesce(n.wrong_sign, false) AS wrong_sign
+           coalesce(n.remaining_before, 0) AS remaining_before,
+           coalesce(n.contradicts, false) AND c.micros IS NULL AS contradicts
     FROM noted n FULL JOIN corrected c USING (account_id, seq)
 )"""
-"""Where the chain of `remaining_after_micros` is broken.
+"""Where the chain of `remaining_after_micros` is broken, or an entry contradicts itself.
 
 `change` is by how much an entry's `remaining_after_micros` is off from the one before it and its
 own amount. A correction of another entry counts in the place of that one: the sum of those is taken
 off there, and they change nothing in their own place. `remaining_before` is told where `seq_before`
-is not the number before.
+is not the number before. What an entry says that cannot be is explained by a correction of it.
 """
 
 _CHAIN: Final = f"""{WALK}, told AS (
-    SELECT b.*, e.remaining_after_micros AS stored,
+    SELECT b.*, e.remaining_after_micros AS stored, e.amount_micros,
            sum(change) FILTER (WHERE b.seq = seq_before + 1)
                OVER (PARTITION BY account_id ORDER BY b.seq) AS deviation
     FROM breaks b LEFT JOIN entry e USING (account_id, seq)
@@ -169,8 +165,9 @@ SELECT account_id, 'entry ' || seq_before + 1, 0, change,
 FROM told WHERE stored IS NOT NULL AND seq <> seq_before + 1
 UNION ALL
 SELECT account_id, 'entry ' || seq, amount_micros, 0,
-       'entry ' || seq || ' is a ' || kind || ' of ' || amount_micros
-FROM told WHERE wrong_sign
+       (SELECT {counting.CONTRADICTION} FROM entry e
+        WHERE e.account_id = told.account_id AND e.seq = told.seq)
+FROM told WHERE contradicts
 UNION ALL
 SELECT account_id, 'entry ' || seq, 0, -change,
        'entry ' || seq || ' is corrected by ' || -change || ' and does not exist'
@@ -183,9 +180,18 @@ FROM entry, jsonb_array_elements(parts) AS part
 WHERE {within("entry")} GROUP BY 1, 2"""
 """By lot: what entries gave to it less what they took."""
 
-EXPIRED: Final = f"""
-SELECT account_id, related_seq AS seq, -sum(amount_micros) AS micros
-FROM entry WHERE {within("entry")} AND kind = 'EXPIRY' GROUP BY 1, 2"""
+
+def _sums(counted: counting.PerSeq, seq: str) -> str:
+    return f"""
+SELECT account_id, {counted.seq} AS {seq}, sum({counted.micros}) AS micros,
+       bool_or(kind = 'CORRECTION') AS explained
+FROM entry WHERE {within("entry")} AND {counted.counts} GROUP BY 1, 2"""
+
+
+EXPIRED: Final = _sums(counting.EXPIRED_OF_LOT, "seq")
+REVOKED: Final = _sums(counting.REVOKED_OF_LOT, "seq")
+REFUNDED: Final = _sums(counting.REFUNDED_OF_CHARGE, "charge_seq")
+"""By lot or charge, what entries of the kind say, and corrections beside them (`explained`)."""
 
 EARMARKED: Final = f"""
 SELECT account_id, (part -> 0)::bigint AS seq, sum((part -> 1)::bigint) AS micros
@@ -211,10 +217,6 @@ _LOT_EXPIRED: Final = _unequal(
     f" FROM {_LOTS_OF} LEFT JOIN ({EXPIRED}) x USING (account_id, seq)",
     "'lot ' || seq || ' expired', expired_micros, micros, 'its EXPIRY entries'",
 )
-
-REVOKED: Final = f"""
-SELECT account_id, related_seq AS seq, -sum(amount_micros) AS micros FROM entry
-WHERE {within("entry")} AND kind IN ('REVOCATION', 'REINSTATEMENT') GROUP BY 1, 2"""
 
 _LOT_REVOKED: Final = _unequal(
     f"""
@@ -277,17 +279,14 @@ WHERE {within("reservation")}
   AND ((state = 'ACTIVE') <> (end_time IS NULL) OR (state = 'SETTLED') <> (closing IS NOT NULL))"""
 
 CHARGED: Final = f"""
-SELECT e.account_id, coalesce(e.reservation_id, '') AS reservation_id,
-       -coalesce(sum(e.amount_micros) FILTER (WHERE e.kind = 'CAPTURE'), 0) AS captured,
-       -coalesce(sum(e.amount_micros) FILTER (WHERE e.kind IN ('EXPIRY_CHARGE', 'REFUND')), 0)
-           AS at_expiry,
-       -coalesce(sum(e.amount_micros) FILTER (WHERE e.kind = 'CORRECTION'), 0) AS corrected
-FROM entry e
-WHERE {within("e")}
-  AND (e.kind IN ('CAPTURE', 'EXPIRY_CHARGE')
-       OR (e.kind = 'CORRECTION' AND e.reservation_id IS NOT NULL)
-       OR (e.kind = 'REFUND' AND e.key IS NULL))
-GROUP BY 1, 2"""
+SELECT account_id, reservation_id,
+       -coalesce(sum(amount_micros) FILTER (WHERE {counting.CAPTURED}), 0) AS captured,
+       -coalesce(sum(amount_micros) FILTER (WHERE {counting.CHARGED_AT_EXPIRY}), 0) AS at_expiry,
+       -coalesce(sum({counting.CORRECTED}) FILTER (
+           WHERE NOT ({counting.CAPTURED} OR {counting.CHARGED_AT_EXPIRY})
+       ), 0) AS corrected,
+       min(create_time) AS first_time, max(create_time) AS last_time
+FROM entry WHERE {within("entry")} AND {counting.CHARGES_HOLD} GROUP BY 1, 2"""
 """By reservation, what entries charged. A late settle gives back without a key."""
 
 _CHARGED: Final = f"""
@@ -305,11 +304,11 @@ FULL JOIN (SELECT account_id, reservation_id, captured + at_expiry + corrected A
            FROM ({CHARGED}) c) c USING (account_id, reservation_id)
 WHERE r.charged IS DISTINCT FROM coalesce(c.charged, 0)"""
 
-REFUNDED: Final = f"""
-SELECT e.account_id, coalesce(e.related_seq, 0) AS charge_seq, sum(e.amount_micros) AS micros
-FROM entry e
-WHERE {within("e")} AND e.kind = 'REFUND' GROUP BY 1, 2"""
-"""By charge, what refunds and a late settle gave back of it."""
+CHARGE_CORRECTED: Final = """
+SELECT coalesce(sum(c.amount_micros), 0) FROM entry c
+WHERE c.account_id = r.account_id AND c.related_seq = r.charge_seq
+  AND c.kind = 'CORRECTION' AND c.seq > c.related_seq"""
+"""By how much corrections of its amount changed the charge of a row `r`: for rows that are few."""
 
 _REFUNDS: Final = f"""
 WITH refunded AS ({REFUNDED})
@@ -321,12 +320,14 @@ FROM (SELECT * FROM charge_refund WHERE {within("charge_refund")}) k
 FULL JOIN refunded r USING (account_id, charge_seq)
 WHERE coalesce(k.refunded_micros, 0) <> coalesce(r.micros, 0)
 UNION ALL
-SELECT r.account_id, 'refunded of entry ' || charge_seq, r.micros,
-       coalesce(-e.amount_micros, 0),
-       'entry ' || charge_seq || ' charged ' || coalesce(-e.amount_micros, 0) || ', ' || r.micros
-       || ' were given back'
-FROM refunded r LEFT JOIN entry e ON e.account_id = r.account_id AND e.seq = r.charge_seq
-WHERE r.micros > coalesce(-e.amount_micros, 0)"""
+SELECT account_id, 'refunded of entry ' || charge_seq, micros, charged,
+       'entry ' || charge_seq || ' charged ' || charged || ', ' || micros || ' were given back'
+FROM (
+    SELECT r.*, greatest(0, -e.amount_micros, -e.amount_micros - ({CHARGE_CORRECTED})) AS charged
+    FROM refunded r LEFT JOIN entry e ON e.account_id = r.account_id AND e.seq = r.charge_seq
+    WHERE r.micros > coalesce(-e.amount_micros, 0)
+) AS over
+WHERE micros > charged AND NOT (charged = 0 AND explained)"""
 
 OTHER_TIMES: Final = f"""
 SELECT account_id, refill_time AS due_time FROM allowance
