@@ -37,7 +37,7 @@ _STATEMENTS: Final = (
     """
     INSERT INTO entry (
         account_id, seq, kind, amount_micros, remaining_after_micros, create_time, reservation_id,
-        key, related_seq, parts
+        key, related_seq, parts, labels, usage
     )
     SELECT account_id, seq,
            CASE WHEN seq = 1 THEN 'GRANT' WHEN seq %% 4 = 2 THEN 'CAPTURE' ELSE 'DEBIT' END,
@@ -48,7 +48,9 @@ _STATEMENTS: Final = (
                 WHEN seq %% 4 = 0 THEN 'fee-' || account || '-' || seq END,
            NULL,
            jsonb_build_array(jsonb_build_array(
-               1, CASE WHEN seq = 1 THEN %(granted)s ELSE %(charged)s END))
+               1, CASE WHEN seq = 1 THEN %(granted)s ELSE %(charged)s END)),
+           jsonb_build_object('key', 'key-' || seq %% 20, 'run', 'run-' || seq / 100),
+           jsonb_build_object('provider', 'acme', 'model', 'model-' || seq %% 7)
     FROM generate_series(1, %(each)s) AS seq
     CROSS JOIN (SELECT account_id, account FROM account) a
     """,
@@ -73,22 +75,24 @@ _STATEMENTS: Final = (
 )
 
 
-def load_ledger(connection: psycopg.Connection[Any], entries: int) -> int:
-    """Fill an empty, migrated database with `entries` entries, rounded up to whole accounts.
+def load_ledger(
+    connection: psycopg.Connection[Any], entries: int, each: int = ENTRIES_OF_ACCOUNT
+) -> int:
+    """Fill an empty, migrated database with accounts of `each` entries, at least `entries` in all.
 
     Answers how many there are. The connection must be the owner's, in autocommit mode.
     """
-    accounts = -(-entries // ENTRIES_OF_ACCOUNT)
+    accounts = -(-entries // each)
     values = {
         "accounts": accounts,
-        "each": ENTRIES_OF_ACCOUNT,
+        "each": each,
         "granted": _GRANTED,
         "charged": _CHARGED,
-        "spent": _CHARGED * (ENTRIES_OF_ACCOUNT - 1),
+        "spent": _CHARGED * (each - 1),
     }
     # Nothing of a benchmark has to survive a crash.
     connection.execute("SET synchronous_commit = off")
     for statement in _STATEMENTS:
         connection.execute(statement.encode(), values)
     connection.execute("VACUUM (ANALYZE)")
-    return accounts * ENTRIES_OF_ACCOUNT
+    return accounts * each

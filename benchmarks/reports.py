@@ -3,13 +3,15 @@
 Half of the entries are those of one account over a year, and half those of accounts with 1 000
 entries each, written in turns. Amounts are made up: the books of this ledger need not be right.
 Every read is the server's own function on a connection of its reader; its statements are run under
-EXPLAIN ANALYZE for the time in the database, and without it for the time that a client sees. Ends
-with exit code 1 if a median is over its budget, or if a read of one account scans the ledger.
+EXPLAIN ANALYZE for the time in the database, and without it for the time that a client sees. The
+one account is reported on charge by charge first, and then with the sums that the summarizer makes.
+Ends with exit code 1 if a median is over its budget, or if a read of one account scans the ledger.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
 import re
 import statistics
@@ -22,22 +24,28 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import psutil
 import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from meterhold_server.batching.reader import Reader
 from meterhold_server.core.model import AccountKey, EntryKind, account_id_of
 from meterhold_server.embedded import EmbeddedPostgres
 from meterhold_server.storage import migrate
-from meterhold_server.storage.connection import connect_reader
+from meterhold_server.storage.connection import connect_reader, connect_summarizer
 from meterhold_server.storage.entry_pages import EntryFilter, page_of_entries
+from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.pages import read_account
-from meterhold_server.storage.reports import Dimension, Group, SpendQuery, read_spend, read_stats
+from meterhold_server.storage.reports import Group, SpendQuery, read_spend, read_stats
+from meterhold_server.storage.spend_statement import Dimension
+from meterhold_server.workers.summarizer import Summarizer
 
 NAMESPACE: Final = "default"
 UNIT: Final = "credits"
 START: Final = datetime(2025, 1, 1, tzinfo=UTC)
 YEAR: Final = timedelta(days=365)
+MONTH: Final = timedelta(days=30)
 ENTRIES_OF_AN_ACCOUNT: Final = 1000
 PAGE: Final = 50
 PAGE_MILLISECONDS: Final = 5.0
@@ -82,6 +90,8 @@ _REFUNDS: Final = """
     SELECT account_id, seq, 5 FROM entry WHERE kind = 'DEBIT' AND seq %% 100 = 5
 """
 _SCANS: Final = re.compile(r"Seq Scan on entry\b")
+BY_KEY_AND_MODEL: Final = (Group(Dimension.LABEL, "key"), Group(Dimension.MODEL))
+
 _TIME: Final = re.compile(r"Execution Time: ([0-9.]+) ms")
 
 
@@ -145,8 +155,13 @@ def main() -> int:
             f"{options.entries:,} entries loaded in {time.perf_counter() - started:.0f} s"
         )
         _show_sizes(url, console)
+        _forget_sums(url)
         reads = _reads(ledger)
         found = {read.name: _measure(url, read, options.rounds) for read in reads}
+        _summarize(url, console)
+        with_sums = _reads_with_sums(ledger)
+        found |= {read.name: _measure(url, read, options.rounds) for read in with_sums}
+        reads += with_sums
         _show_insert_costs(url, console)
     if not options.quiet:
         for name, one in found.items():
@@ -209,11 +224,6 @@ def _ledger(url: str, entries: int) -> Ledger:
 
 def _reads(ledger: Ledger) -> list[Read]:
     choose = random.Random(7)
-    month = timedelta(days=30)
-    by_key_and_model = (Group(Dimension.LABEL, "key"), Group(Dimension.MODEL))
-
-    def begin() -> datetime:
-        return START + choose.random() * (YEAR - month)
 
     def one() -> str:
         return choose.choice(ledger.ordinary)
@@ -231,18 +241,8 @@ def _reads(ledger: Ledger) -> list[Read]:
             limit=PAGE,
         )
 
-    def month_of(of: Callable[[], str | None], *group_by: Group) -> Callable[[Any], Any]:
-        def read(connection: Any) -> Any:
-            start = begin()
-            wanted = SpendQuery(
-                NAMESPACE, UNIT, of(), group_by, PAGE, start_time=start, end_time=start + month
-            )
-            return read_spend(connection, wanted)
-
-        return read
-
     def page_of_an_hour(connection: Any) -> Any:
-        start = begin()
+        start = _begin(choose)
         wanted = EntryFilter(start_time=start, end_time=start + timedelta(hours=1))
         return page(wanted)(connection)
 
@@ -271,22 +271,125 @@ def _reads(ledger: Ledger) -> list[Read]:
         Read("page of an hour", page_of_an_hour, PAGE_MILLISECONDS),
         Read(
             f"month of an ordinary account ({ENTRIES_OF_AN_ACCOUNT * 30 // 365} entries)",
-            month_of(one, *by_key_and_model),
+            _month_of(choose, one, *BY_KEY_AND_MODEL),
             REPORT_MILLISECONDS,
         ),
         Read(
-            f"month of the big account ({in_a_month:,} entries)",
-            month_of(lambda: ledger.big, *by_key_and_model),
-            REPORT_MILLISECONDS,
+            f"month of the big account, charge by charge ({in_a_month:,} entries)",
+            _month_of(choose, lambda: ledger.big, *BY_KEY_AND_MODEL),
+            None,
         ),
         Read(
             f"month of all accounts ({2 * in_a_month:,} entries)",
-            month_of(lambda: None, Group(Dimension.ACCOUNT)),
+            _month_of(choose, lambda: None, Group(Dimension.ACCOUNT)),
             None,
             of_one_account=False,
         ),
         Read("stats", stats, None, of_one_account=False),
     ]
+
+
+def _reads_with_sums(ledger: Ledger) -> list[Read]:
+    """The reports of the big account when the summarizer has been there."""
+    choose = random.Random(8)
+    by_day, by_model = Group(Dimension.DAY), Group(Dimension.MODEL)
+    by_key, by_run = Group(Dimension.LABEL, "key"), Group(Dimension.LABEL, "run")
+    groupings: dict[str, tuple[Group, ...]] = {
+        "nothing": (),
+        "day": (by_day,),
+        "week and provider": (Group(Dimension.WEEK), Group(Dimension.PROVIDER)),
+        "month": (Group(Dimension.MONTH),),
+        "model and day": (by_model, by_day),
+        "key": (by_key,),
+        "key and model": BY_KEY_AND_MODEL,
+        "key, model and day": (by_key, by_model, by_day),
+        "run": (by_run,),
+        "a label that is not there": (Group(Dimension.LABEL, "workspace"),),
+    }
+
+    def month(*group_by: Group, labels: dict[str, str] | None = None) -> Callable[[Any], Any]:
+        return _month_of(choose, lambda: ledger.big, *group_by, labels=labels)
+
+    def year(connection: Any) -> Any:
+        wanted = SpendQuery(NAMESPACE, UNIT, ledger.big, (by_model,), PAGE)
+        return read_spend(connection, wanted)
+
+    one_key = {"key": "key-1"}
+    return [
+        *(
+            Read(f"summed month by {name}", month(*group_by), REPORT_MILLISECONDS)
+            for name, group_by in groupings.items()
+        ),
+        Read("summed month of a key by day", month(by_day, labels=one_key), REPORT_MILLISECONDS),
+        Read("month of a key by run: two labels", month(by_run, labels=one_key), None),
+        Read(f"summed year by model ({ledger.entries:,} entries)", year, None),
+    ]
+
+
+def _begin(choose: random.Random) -> datetime:
+    return START + choose.random() * (YEAR - MONTH)
+
+
+def _month_of(
+    choose: random.Random,
+    of: Callable[[], str | None],
+    *group_by: Group,
+    labels: dict[str, str] | None = None,
+) -> Callable[[Any], Any]:
+    def read(connection: Any) -> Any:
+        start = _begin(choose)
+        wanted = SpendQuery(NAMESPACE, UNIT, of(), group_by, PAGE, labels, start, start + MONTH)
+        return read_spend(connection, wanted)
+
+    return read
+
+
+def _forget_sums(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("TRUNCATE charge_block, charge_summary")
+
+
+def _summarize(url: str, console: Console) -> None:
+    """Sum all full blocks up, and look for more once they are there. Print what that takes."""
+    taken: list[tuple[float, float, int]] = []
+    opened: list[Connection] = []
+
+    def connect(of: str) -> Connection:
+        opened.append(connect_summarizer(of))
+        return opened[-1]
+
+    async def walk() -> None:
+        reader = Reader(url, threads=1, connect=connect, seconds_max=3600)
+        try:
+            await reader.run(lambda connection: connection.execute("SELECT").close())
+            backend = psutil.Process(opened[0].info.backend_pid)
+            for _ in range(2):
+                before, started = backend.cpu_times(), time.perf_counter()
+                done = await Summarizer(reader).run_once()
+                after = backend.cpu_times()
+                cpu = after.user + after.system - before.user - before.system
+                taken.append((time.perf_counter() - started, cpu, done.blocks_made))
+        finally:
+            await reader.close()
+
+    asyncio.run(walk())
+    (seconds, cpu, blocks), (again, _, _) = taken
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT (SELECT sum(entry_count) FROM charge_block WHERE entry_count ="
+            " (SELECT min(entry_count) FROM charge_block)), (SELECT count(*) FROM charge_summary),"
+            " pg_total_relation_size('charge_block') + pg_total_relation_size('charge_summary')"
+        ).fetchone()
+        for table in ("charge_block", "charge_summary"):
+            connection.execute(f"VACUUM (ANALYZE) {table}".encode())
+    assert row is not None
+    entries, sums, size = map(int, row)
+    console.print(
+        f"{entries:,} entries summed up in {blocks:,} blocks in {seconds:.0f} s, {cpu:.0f} s of CPU"
+        f" in the database: {cpu / entries * 1e6:.1f} s a million; {sums:,} sums take"
+        f" {size / 2**20:,.0f} MiB, {size / entries:.0f} bytes an entry; a walk that finds nothing"
+        f" to do took {again * 1000:.0f} ms"
+    )
 
 
 def _measure(url: str, read: Read, rounds: int) -> Found:

@@ -1,12 +1,14 @@
 """`python -m benchmarks.verify`: how long a verification of a large ledger takes.
 
 The database is the embedded one in a fresh folder on disk, and shares the machine with nothing
-else. Exit code 1 if it takes longer than `--seconds-max`, or finds anything.
+else. Charges are summed up first, so that the sums are verified too; only large accounts have any,
+as with `--each 1000000`. Exit code 1 if it takes longer than `--seconds-max`, or finds anything.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 import tempfile
 import time
@@ -14,10 +16,12 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks.ledgers import load_ledger
+from benchmarks.ledgers import ENTRIES_OF_ACCOUNT, load_ledger
+from meterhold_server.batching.reader import summarizer
 from meterhold_server.embedded import EmbeddedPostgres
 from meterhold_server.storage import migrate
 from meterhold_server.storage.verify import verify
+from meterhold_server.workers.summarizer import Summarizer
 
 
 def main() -> int:
@@ -28,9 +32,14 @@ def main() -> int:
             migrate.upgrade(postgres.url)
             started = time.perf_counter()
             with psycopg.connect(postgres.url, autocommit=True) as connection:
-                entries = load_ledger(connection, options.entries)
+                entries = load_ledger(connection, options.entries, options.each)
+            blocks = asyncio.run(_summarize(postgres.url))
             loaded = time.perf_counter()
-            print(f"loaded {entries:,} entries in {loaded - started:.1f} s", flush=True)
+            print(
+                f"loaded {entries:,} entries, and summed {blocks:,} blocks up, in"
+                f" {loaded - started:.1f} s",
+                flush=True,
+            )
             found = verify(postgres.url)
             seconds = time.perf_counter() - loaded
     print(
@@ -42,9 +51,21 @@ def main() -> int:
     return 0 if found.clean and seconds <= options.seconds_max else 1
 
 
+async def _summarize(url: str) -> int:
+    """Answers how many blocks there are then."""
+    connections = summarizer(url)
+    try:
+        return (await Summarizer(connections).run_once()).blocks_made
+    finally:
+        await connections.close()
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.verify", description=__doc__)
     parser.add_argument("--entries", type=int, default=10_000_000, help="how many (10000000)")
+    parser.add_argument(
+        "--each", type=int, default=ENTRIES_OF_ACCOUNT, help="entries of an account (100)"
+    )
     parser.add_argument("--seconds-max", type=float, default=120.0, help="the bound (120)")
     return parser.parse_args()
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import structlog
 
 from meterhold_server.batching.engine import Engine
-from meterhold_server.batching.reader import Reader, verifier
+from meterhold_server.batching.reader import Reader, summarizer, verifier
 from meterhold_server.config import DatabaseSettings, EngineSettings, ServeSettings, host_and_port
 from meterhold_server.core.model import AccountKey
 from meterhold_server.core.operations import Rebuild
@@ -23,6 +23,7 @@ from meterhold_server.rpc.server import RpcServer, Tls
 from meterhold_server.rpc.service import Service
 from meterhold_server.storage import migrate
 from meterhold_server.storage.connection import check_database
+from meterhold_server.workers.summarizer import Summarizer
 from meterhold_server.workers.sweeper import Sweeper
 
 REPORTS_WAITING_MAX = 16
@@ -65,6 +66,7 @@ class Running(NamedTuple):
     reader: Reader
     reports: Reader
     verifier: Reader
+    summarizer: Reader
 
 
 @asynccontextmanager
@@ -76,6 +78,7 @@ async def engine(settings: EngineSettings, url: str) -> AsyncIterator[Running]:
         # A thread of their own, so that no look at a balance waits for a report.
         Reader(url, threads=1, waiting_reads_max=REPORTS_WAITING_MAX, read_seconds=0.5),
         verifier(url),
+        summarizer(url),
     )
     try:
         yield running
@@ -84,6 +87,7 @@ async def engine(settings: EngineSettings, url: str) -> AsyncIterator[Running]:
         await running.reader.close()
         await running.reports.close()
         await running.verifier.close()
+        await running.summarizer.close()
 
 
 def sweeper(settings: EngineSettings, running: Running) -> Sweeper:
@@ -110,6 +114,7 @@ async def serve(
             Caller(settings.namespace, settings.rules),
             running.reports,
             running.verifier,
+            running.summarizer,
         )
         server = RpcServer(
             service,
@@ -120,14 +125,20 @@ async def serve(
         host, _ = host_and_port(settings.address)
         port = server.listen(settings.address, _tls(settings))
         sweeping = sweeper(settings, running)
+        summarizing = Summarizer(
+            running.summarizer, interval_seconds=settings.summarize_interval_seconds
+        )
         await server.start()
         _spare_collections()
         if settings.sweep:
             sweeping.start()
+        if settings.summarize:
+            summarizing.start()
         announce(f"{host}:{port}")
         await stopping.wait()
         _log.info("draining")
         await sweeping.stop()
+        await summarizing.stop()
         await server.stop(
             notice_seconds=settings.drain_notice_seconds,
             grace_seconds=settings.drain_grace_seconds,

@@ -117,6 +117,10 @@ class ServeSettings(EngineSettings):
         ),
     ]
     sweep: Annotated[bool, Field(description="sweep in this server")] = True
+    summarize: Annotated[
+        bool, Field(description="sum up charges in this server, for reports of large accounts")
+    ] = True
+    summarize_interval_seconds: PositiveFloat = 300.0
     reflection: Annotated[bool, Field(description="serve gRPC reflection")] = True
     log_calls: Annotated[LogCalls, Field(description="which finished calls to log")] = "failed"
     tls_certificate: Annotated[Path | None, Field(description="PEM file, the whole chain")] = None

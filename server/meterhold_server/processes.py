@@ -1,7 +1,7 @@
 """Several server processes on one port: started, watched, restarted if they die, and drained.
 
 Each is a fresh interpreter, as gRPC does not survive a fork, with SO_REUSEPORT: the kernel spreads
-the connections. Only the first one sweeps.
+the connections. Only the first one sweeps, and sums charges up.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def serve_processes(
     with _reserved(host, port) as reserved:
         address = settings.address.removesuffix(str(port)) + str(reserved.getsockname()[1])
         workers = [
-            _Worker(_environment(settings, url, address, sweep=settings.sweep and number == 0))
+            _Worker(_environment(settings, url, address, in_background=number == 0))
             for number in range(settings.workers)
         ]
         keepers = [asyncio.create_task(worker.keep(stopping)) for worker in workers]
@@ -116,10 +116,21 @@ def _reserved(host: str, port: int) -> socket.socket:
     return shared
 
 
-def _environment(settings: ServeSettings, url: str, address: str, *, sweep: bool) -> dict[str, str]:
-    """The environment of a worker: ours, with every setting spelled out."""
+def _environment(
+    settings: ServeSettings, url: str, address: str, *, in_background: bool
+) -> dict[str, str]:
+    """The environment of a worker: ours, with every setting spelled out.
+
+    Only one `in_background` does what is to be done beside calls.
+    """
     own = settings.model_copy(
-        update={"address": address, "sweep": sweep, "workers": 1, "database_url": SecretStr(url)}
+        update={
+            "address": address,
+            "sweep": settings.sweep and in_background,
+            "summarize": settings.summarize and in_background,
+            "workers": 1,
+            "database_url": SecretStr(url),
+        }
     )
     shown = own.model_dump(mode="json") | {"database_url": url}
     return os.environ | {

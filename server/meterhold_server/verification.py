@@ -12,9 +12,11 @@ from pydantic import Field, model_validator
 from meterhold_server import app
 from meterhold_server.batching.strays import remove_stray_claims
 from meterhold_server.config import EngineSettings
-from meterhold_server.core.model import AccountKey, Entry
+from meterhold_server.core.model import AccountKey, Entry, account_id_of
 from meterhold_server.rpc.requests import UNIT_DEFAULT
+from meterhold_server.storage.connection import connect_summarizer
 from meterhold_server.storage.verify import Verification, verify
+from meterhold_server.storage.wrong_blocks import remove_wrong_blocks
 
 _BAR_CHARACTERS: Final = 40
 
@@ -71,6 +73,8 @@ def _repair(url: str, settings: VerifySettings, found: Verification) -> None:
     accounts = list(dict.fromkeys(each.account for each in found.differences if each.account))
     for account, rebuilt in asyncio.run(app.rebuild(settings, url, accounts)).items():
         stray = remove_stray_claims(url, account, settings.rules)
+        with connect_summarizer(url) as connection:
+            remove_wrong_blocks(connection, account_id_of(account))
         _tell(account, [*rebuilt.corrections, *stray])
 
 

@@ -222,6 +222,24 @@ def test_repair_sets_right_what_differs_and_says_what_it_did(run: Run, used_url:
     assert run("verify", database_url=used_url).code == 0
 
 
+def test_repair_removes_wrong_sums_of_charges(run: Run, used_url: str) -> None:
+    with psycopg.connect(used_url) as connection:
+        connection.execute(
+            "INSERT INTO charge_block SELECT account_id, 1, 2, now(), now(), '{}', '{}'"
+            " FROM account"
+        )
+    done = run("verify", "--repair", database_url=used_url)
+    assert (done.code, done.out.splitlines()) == (
+        0,
+        [
+            "account 'alice' (credits): the summary of entries 1 to 2 is not that of their charges",
+            "1 accounts, 3 entries: 1 differences",
+            "account 'alice' (credits): rebuilt",
+            "1 accounts, 3 entries: every invariant holds",
+        ],
+    )
+
+
 def test_repair_leaves_what_needs_a_person(run: Run, used_url: str) -> None:
     with psycopg.connect(used_url) as connection:
         connection.execute("DELETE FROM reservation WHERE reservation_id = 'job'")

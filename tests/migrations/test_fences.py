@@ -12,13 +12,15 @@ from psycopg import errors, sql
 
 from core.book import ALICE, START, capture, debit, debit_once, grant, reserve, settle
 from meterhold_server.batching.transaction import transact
-from meterhold_server.core.model import AllowancePeriod, AllowanceTerms, Rules
+from meterhold_server.core.charge_blocks import BlockKey
+from meterhold_server.core.model import AllowancePeriod, AllowanceTerms, Rules, account_id_of
 from meterhold_server.core.operations import (
     Configure,
     ConfigureDefaults,
     RefundCharge,
     RevokeGrant,
 )
+from meterhold_server.storage.charge_blocks import make_block
 from meterhold_server.storage.session import Session
 from meterhold_server.storage.tables import APPLICATION_ROLE
 
@@ -33,6 +35,7 @@ MUTABLE = (
     "account_default",
 )
 APPEND_ONLY = ("entry", "claim", "account_claim")
+COPIES = ("charge_block", "charge_summary")
 CHANGES = ("UPDATE {} SET account_id = account_id", "DELETE FROM {}", "TRUNCATE {}")
 NO_CHANGE = "UPDATE {} SET {} = {}"
 
@@ -54,6 +57,7 @@ def owner(database_url: str) -> Iterator[Connection]:
             debit(1, request_id="request"),
             debit_once("key", 1),
             RefundCharge(ALICE, "back", 2, 1),
+            *(debit(1) for _ in range(4)),
             Configure(ALICE, allowance=AllowanceTerms(0, AllowancePeriod.OFF)),
             grant("later", 5, effective_time=START.replace(year=2200)),
             RevokeGrant(ALICE, "never", fraction_ppm=1, allow_tombstone=True),
@@ -61,6 +65,7 @@ def owner(database_url: str) -> Iterator[Connection]:
         ],
         Rules(),
     )
+    assert make_block(session.connection, BlockKey(account_id_of(ALICE), 1, 8))
     session.close()
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
@@ -93,7 +98,13 @@ class TestTheApplication:
         with pytest.raises(errors.InsufficientPrivilege):
             run(application, statement, table)
 
-    @pytest.mark.parametrize("table", [*MUTABLE, *APPEND_ONLY])
+    @pytest.mark.parametrize("table", COPIES)
+    def test_may_remove_a_copy_and_not_change_it(self, application: Connection, table: str) -> None:
+        with pytest.raises(errors.InsufficientPrivilege):
+            run(application, CHANGES[0], table)
+        assert run(application, CHANGES[1], table) > 0
+
+    @pytest.mark.parametrize("table", [*MUTABLE, *APPEND_ONLY, *COPIES])
     def test_may_read_and_add(self, application: Connection, table: str) -> None:
         assert run(application, "SELECT * FROM {}", table) > 0
         assert run(application, "INSERT INTO {} SELECT * FROM {} LIMIT 0", table, table) == 0
@@ -220,7 +231,7 @@ def test_an_entry_that_cannot_be_true_is_refused(
     assert refused.value.diag.constraint_name == f"ck_entry_{constraint}"
 
 
-@pytest.mark.parametrize("table", [*MUTABLE, *APPEND_ONLY])
+@pytest.mark.parametrize("table", [*MUTABLE, *APPEND_ONLY, *COPIES])
 def test_a_key_is_there_once(owner: Connection, table: str) -> None:
     with pytest.raises(errors.UniqueViolation):
         run(owner, "INSERT INTO {} SELECT * FROM {}", table, table)
@@ -238,5 +249,5 @@ def test_a_claim_of_an_unknown_kind_is_refused(owner: Connection, table: str) ->
 def test_all_rows_of_this_test_are_of_one_account(owner: Connection) -> None:
     """What the tests above rest on."""
     assert owner.execute("SELECT account FROM account").fetchall() == [(ALICE.account,)]
-    for table in (*MUTABLE, *APPEND_ONLY):
+    for table in (*MUTABLE, *APPEND_ONLY, *COPIES):
         assert run(owner, "SELECT * FROM {}", table) > 0

@@ -62,7 +62,9 @@ async def scripted(
     """A channel to a real server in front of a ScriptedEngine."""
     engine: Any = ScriptedEngine(answers)
     no_reader: Any = None
-    service = Service(engine, no_reader, Caller("default", Rules()), no_reader, no_reader)
+    service = Service(
+        engine, no_reader, Caller("default", Rules()), no_reader, no_reader, no_reader
+    )
     server = RpcServer(service, reflect=False, log_calls="none", share_port=False)
     port = server.listen("127.0.0.1:0", None)
     await server.start()

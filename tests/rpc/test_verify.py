@@ -16,8 +16,12 @@ from meterhold.v1 import admin_service_pb2 as pb
 from meterhold.v1 import types_pb2
 from meterhold.v1.admin_service_pb2_grpc import AdminServiceStub
 from meterhold_server.batching import reader
+from meterhold_server.core.charge_blocks import BlockKey
+from meterhold_server.core.model import AccountKey, account_id_of
 from meterhold_server.rpc import admin as admin_servicer
 from meterhold_server.storage import verify
+from meterhold_server.storage.charge_blocks import make_block
+from meterhold_server.storage.connection import connect_summarizer
 from rpc.answers import METHODS, Told, call, refusal
 from support.service import service
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from meterhold.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
 
 ALICE = pb.VerifyBalanceRequest(account="alice")
+ALICE_ID = account_id_of(AccountKey("default", "alice", "credits"))
 REBUILD = pb.RebuildBalanceRequest(account="alice")
 
 
@@ -84,6 +89,30 @@ async def test_totals_are_computed_again(admin: AdminServiceAsyncStub, database_
     assert (list(rebuilt.remaining), list(rebuilt.corrections)) == ([], [])
     assert rebuilt.balance.spent_micros == 30
     assert not (await admin.VerifyBalance(ALICE)).differences
+
+
+async def test_wrong_sums_of_charges_are_removed(
+    admin: AdminServiceAsyncStub, address: str, database_url: str
+) -> None:
+    async with meterhold.AsyncClient(address) as client:
+        for _ in range(8):
+            await client.debit("alice", 1)
+    with connect_summarizer(database_url) as connection:
+        assert make_block(connection, BlockKey(ALICE_ID, 1, 8))
+    assert not (await admin.VerifyBalance(ALICE)).differences
+    damage(database_url, "UPDATE charge_summary SET charged_micros = 37, charge_count = 6")
+    found = await admin.VerifyBalance(ALICE)
+    (told,) = found.differences
+    assert (told.what, told.stored_micros, told.expected_micros) == (
+        *("summary of entries 1 to 8", 37, 36),
+    )
+
+    rebuilt = await admin.RebuildBalance(REBUILD)
+    assert list(rebuilt.repaired) == [told]
+    assert (list(rebuilt.remaining), list(rebuilt.corrections)) == ([], [])
+    assert not (await admin.VerifyBalance(ALICE)).differences
+    with connect_summarizer(database_url) as connection:
+        assert make_block(connection, BlockKey(ALICE_ID, 1, 8)), "it can be made again"
 
 
 async def test_a_lost_entry_is_stood_in_for(

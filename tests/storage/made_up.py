@@ -65,6 +65,21 @@ def ledger(
     return rows
 
 
+def regular(key: AccountKey, count: int) -> list[Row]:
+    """Debits of 1 to 10 at one time. The label `key` has two values, and `run` one for each."""
+    [template] = ledger(random.Random(1), key, 1)
+    debit = template._replace(kind=EntryKind.DEBIT, create_time=START, refunded_micros=0)
+    return [
+        debit._replace(
+            seq=seq,
+            amount_micros=-(seq % 10 + 1),
+            labels={"key": f"key-{seq % 2}", "run": f"run-{seq}"},
+            usage={"model": "large", "provider": "acme"},
+        )
+        for seq in range(1, count + 1)
+    ]
+
+
 def store(url: str, rows: Sequence[Row], **totals: int) -> None:
     """Write them, and the accounts that they are of, as their owner; `totals` of each account."""
     seqs: dict[AccountKey, int] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,11 +19,9 @@ from meterhold_server.storage.connection import connect_reader
 from meterhold_server.storage.entry_pages import EntryFilter, page_of_entries
 from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.reports import (
-    Dimension,
     Group,
     Spend,
     SpendQuery,
-    SpendReport,
     read_spend,
     read_stats,
 )
@@ -32,16 +29,11 @@ from meterhold_server.storage.time_range import ALL_SEQS, CLOCK_STEP, NO_SEQS, S
 
 from .made_up import START, Row, ledger, store, store_account
 from .stored import Stored
+from .walk import GROUPS, some_labels, some_time, walked
 
 ID = account_id_of(ALICE)
 ZOE = ALICE._replace(account="zoë")
 OF_OTHERS = [ALICE._replace(namespace="test"), ALICE._replace(unit="tokens")]
-GROUPS = [
-    Group(Dimension.LABEL, "key"),
-    Group(Dimension.LABEL, "run"),
-    Group(Dimension.LABEL, "we'ird %(x)s"),
-    *(Group(one) for one in Dimension if one is not Dimension.LABEL),
-]
 
 
 @pytest.fixture
@@ -66,20 +58,6 @@ def rows(database_url: str, chance: random.Random) -> list[Row]:
 def reader(database_url: str) -> Iterator[Connection]:
     with connect_reader(database_url) as connection:
         yield connection
-
-
-def some_time(chance: random.Random, rows: list[Row]) -> datetime | None:
-    """One of an entry, or between two, or long before or after, or none."""
-    if chance.random() < 0.3:
-        return None
-    near = chance.choice(rows).create_time
-    return near + chance.choice([timedelta(), timedelta(microseconds=1), timedelta(days=-400)])
-
-
-def some_labels(chance: random.Random) -> dict[str, str] | None:
-    return chance.choice(
-        [None, None, {"key": "a"}, {"key": "a", "run": "7"}, {"run": ""}, {"key": "nobody's"}]
-    )
 
 
 class TestRangeOfTime:
@@ -262,47 +240,6 @@ class TestSpend:
     def test_read_time_is_the_database_s(self, reader: Connection) -> None:
         found = read_spend(reader, SpendQuery("live", "credits", None, (), 50))
         assert abs(found.read_time - datetime.now(UTC)) < timedelta(minutes=1)
-
-
-def walked(rows: list[Row], wanted: SpendQuery) -> SpendReport:
-    groups: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
-    for row in rows:
-        if (row.account.namespace, row.account.unit) != (wanted.namespace, wanted.unit):
-            continue
-        if wanted.account_id and row.account != ALICE:
-            continue
-        if row.kind not in (EntryKind.DEBIT, EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE):
-            continue
-        if any((row.labels or {}).get(k) != v for k, v in (wanted.labels or {}).items()):
-            continue
-        if wanted.start_time and row.create_time < wanted.start_time:
-            continue
-        if wanted.end_time and row.create_time >= wanted.end_time:
-            continue
-        sums = groups[tuple(value_of(row, group) for group in wanted.group_by)]
-        sums[0] -= row.amount_micros
-        sums[1] += row.refunded_micros
-        sums[2] += 1
-    total = Spend(*(sum(sums[n] for sums in groups.values()) for n in range(3)))
-    ordered = sorted(groups.items(), key=lambda item: (-item[1][0], item[0]))
-    found = [(values, Spend(*sums)) for values, sums in ordered[: wanted.row_limit]]
-    if not wanted.group_by:
-        return SpendReport(START, [], total, 0)
-    return SpendReport(START, found, total, len(groups))
-
-
-def value_of(row: Row, group: Group) -> str:
-    monday = row.create_time - timedelta(days=row.create_time.weekday())
-    values: dict[Dimension, Any] = {
-        Dimension.LABEL: (row.labels or {}).get(group.label, ""),
-        Dimension.ACCOUNT: row.account.account,
-        Dimension.MODEL: (row.usage or {}).get("model", ""),
-        Dimension.PROVIDER: (row.usage or {}).get("provider", ""),
-        Dimension.DAY: f"{row.create_time:%Y-%m-%d}",
-        Dimension.WEEK: f"{monday:%Y-%m-%d}",
-        Dimension.MONTH: f"{row.create_time:%Y-%m}",
-    }
-    return str(values[group.dimension])
 
 
 class TestStats:

@@ -13,7 +13,12 @@ from typing import Concatenate, ParamSpec, TypeVar
 import psycopg
 
 from meterhold_server.batching import failures
-from meterhold_server.storage.connection import connect_reader, connect_verifier, sever
+from meterhold_server.storage.connection import (
+    connect_reader,
+    connect_summarizer,
+    connect_verifier,
+    sever,
+)
 from meterhold_server.storage.exchange import Connection
 
 _P = ParamSpec("_P")
@@ -144,6 +149,17 @@ def verifier(database_url: str) -> Reader:
         seconds_max=VERIFY_SECONDS_MAX + _SILENCE_SECONDS_MAX,
         too_long=failures.verification_too_long,
         given_up=failures.verification_too_long,
+    )
+
+
+def summarizer(database_url: str) -> Reader:
+    """One thread for sums of charges, beside the reads. What it writes it may write twice."""
+    return Reader(
+        database_url,
+        threads=1,
+        connect=partial(connect_summarizer, statement_seconds_max=int(VERIFY_SECONDS_MAX)),
+        seconds_max=VERIFY_SECONDS_MAX + _SILENCE_SECONDS_MAX,
+        too_long=failures.verification_too_long,
     )
 
 

@@ -52,7 +52,10 @@ class EntryKind(StrEnum):
     CORRECTION = "CORRECTION"
 
 
-REFUNDABLE: Final = frozenset({EntryKind.DEBIT, EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE})
+CHARGES: Final = (EntryKind.DEBIT, EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE)
+"""What reports sum up. A correction in the place of a charge is none."""
+
+REFUNDABLE: Final = frozenset(CHARGES)
 """What RefundCharge gives back. A hold charged at its expiry may first be settled late."""
 
 

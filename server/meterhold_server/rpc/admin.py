@@ -27,6 +27,7 @@ from meterhold_server.rpc.validation import (
 )
 from meterhold_server.storage import pages
 from meterhold_server.storage.verify import DIFFERENCES_MAX, verify_account
+from meterhold_server.storage.wrong_blocks import remove_wrong_blocks
 
 if TYPE_CHECKING:
     from meterhold_server.rpc.service import Context, Service
@@ -132,6 +133,7 @@ class AdminServicer(AdminServiceServicer):
         _refuse_large(before.entries)
         outcome = await self._service.submit(Rebuild(account), context)
         assert isinstance(outcome, Rebuilt)
+        await self._service.summarizer.run(remove_wrong_blocks, account_id_of(account))
         after = await self._service.verifier.run(verify_account, account_id_of(account))
         remaining = after.differences if after else []
         still = {difference.what for difference in remaining}

@@ -9,14 +9,8 @@ from meterhold_server.core.model import AccountKey, account_id_of
 from meterhold_server.rpc.errors import Refusal
 from meterhold_server.rpc.times import timestamp
 from meterhold_server.rpc.validation import LABEL_KEY_BYTES_MAX, Fields
-from meterhold_server.storage.reports import (
-    Dimension,
-    Group,
-    Spend,
-    SpendQuery,
-    SpendReport,
-    Stats,
-)
+from meterhold_server.storage.reports import Group, Spend, SpendQuery, SpendReport, Stats
+from meterhold_server.storage.spend_statement import Dimension
 
 GROUPS_MAX: Final = 3
 ROWS_DEFAULT: Final = 50

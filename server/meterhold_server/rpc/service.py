@@ -42,6 +42,7 @@ class Service(NamedTuple):
     caller: Caller
     reports: Reader
     verifier: Reader
+    summarizer: Reader
 
     async def submit(self, operation: Operation, context: Context) -> Outcome:
         """Carry an operation out, on the account that it belongs to.

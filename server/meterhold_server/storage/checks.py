@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from meterhold_server.storage import counting
+from meterhold_server.storage.charge_blocks import CHARGE_KINDS, charges_by_label
 from meterhold_server.storage.tables import metadata
 
 
@@ -329,6 +330,61 @@ FROM (
 ) AS over
 WHERE micros > charged AND NOT (charged = 0 AND explained)"""
 
+_OF_BLOCK: Final = """
+    account_id = b.account_id AND seq BETWEEN b.first_seq AND b.first_seq + b.entry_count - 1"""
+_SUMS_OF_BLOCK: Final = (
+    "CASE WHEN b.summed_labels IS NOT NULL THEN b.summed_labels || ARRAY[''] END"
+)
+
+WRONG_BLOCKS: Final = f"""
+SELECT b.account_id, b.first_seq, b.entry_count, wrong.stored, wrong.expected
+FROM (SELECT * FROM charge_block WHERE {within("charge_block")}) b
+CROSS JOIN LATERAL (
+    SELECT count(*) <> b.entry_count OR min(create_time) IS DISTINCT FROM b.first_time
+        OR max(create_time) IS DISTINCT FROM b.last_time
+        OR count(*) FILTER (
+            WHERE kind IN ({CHARGE_KINDS}) AND b.varied_labels IS NOT NULL
+            AND labels - (b.summed_labels || b.varied_labels) <> '{{}}'
+        ) > 0 AS is_wrong
+    FROM entry WHERE {_OF_BLOCK}
+) AS extent
+CROSS JOIN LATERAL (
+    SELECT count(*) AS sums, coalesce(sum(stored), 0) AS stored,
+        coalesce(sum(expected), 0) AS expected
+    FROM (
+        SELECT sum(stored) AS stored, sum(expected) AS expected
+        FROM (
+            SELECT label, value, day, model, provider, 0 AS stored, charged_micros AS expected,
+                -1 AS charges
+            FROM ({charges_by_label(_OF_BLOCK, _SUMS_OF_BLOCK)}) AS made
+            UNION ALL
+            SELECT label, value, day, model, provider, charged_micros, 0, charge_count
+            FROM charge_summary s
+            WHERE (s.account_id, s.first_seq, s.entry_count)
+                = (b.account_id, b.first_seq, b.entry_count)
+        ) AS either
+        GROUP BY label, value, day, model, provider
+        HAVING sum(stored) <> sum(expected) OR sum(charges) <> 0
+    ) AS unequal
+) AS wrong
+WHERE extent.is_wrong OR wrong.sums > 0
+UNION ALL
+SELECT s.account_id, s.first_seq, s.entry_count, sum(s.charged_micros), 0
+FROM charge_summary s
+WHERE {within("s")} AND NOT EXISTS (
+    SELECT FROM charge_block b WHERE (b.account_id, b.first_seq, b.entry_count)
+        = (s.account_id, s.first_seq, s.entry_count)
+)
+GROUP BY s.account_id, s.first_seq, s.entry_count"""
+"""Blocks that are not what their entries say, and the sums of those sums that differ."""
+
+_BLOCKS: Final = f"""
+SELECT account_id, 'summary of entries ' || first_seq || ' to ' || first_seq + entry_count - 1,
+       stored, expected,
+       'the summary of entries ' || first_seq || ' to ' || first_seq + entry_count - 1
+       || ' is not that of their charges'
+FROM ({WRONG_BLOCKS}) AS wrong"""
+
 OTHER_TIMES: Final = f"""
 SELECT account_id, refill_time AS due_time FROM allowance
 WHERE {within("allowance")} AND refill_time IS NOT NULL
@@ -411,6 +467,7 @@ _OWNED: Final = [
 ]
 
 CHECKS: Final[dict[str, str]] = {
+    "blocks of charges": _BLOCKS,
     "totals": _TOTALS,
     "debt": _DEBT,
     "pending": _PENDING,

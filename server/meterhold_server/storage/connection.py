@@ -44,6 +44,15 @@ _READ_SETTINGS = {
     "default_transaction_read_only": "on",
     "jit": "off",
 }
+# Sums up the charges of one block after the other: found by key, and then all of them.
+_SUMMARIZER_SETTINGS = {
+    "lock_timeout": "1s",
+    "idle_in_transaction_session_timeout": "30s",
+    "work_mem": "32MB",
+    "enable_seqscan": "off",
+    "max_parallel_workers_per_gather": "0",
+    "jit": "off",
+}
 # A verification joins and aggregates whole ranges of the tables: there the planner knows best.
 _VERIFY_SETTINGS = {
     "statement_timeout": "0",
@@ -136,6 +145,12 @@ def connect_owner(url: str) -> Connection:
 def connect_reader(url: str) -> Connection:
     """A connection that cannot write."""
     return connect(url, _READ_SETTINGS)
+
+
+def connect_summarizer(url: str, *, statement_seconds_max: int = 0) -> Connection:
+    """A connection that writes sums of charges. 0 = statements may take any time."""
+    timeout = {"statement_timeout": f"{statement_seconds_max}s"}
+    return connect(url, _SUMMARIZER_SETTINGS | timeout)
 
 
 def connect_verifier(url: str, *, statement_seconds_max: int = 0) -> Connection:

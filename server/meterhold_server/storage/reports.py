@@ -8,33 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
-from enum import StrEnum
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import orjson
+from sqlalchemy import Text as SqlText
 from sqlalchemy import (
-    ColumnElement,
-    Date,
-    Select,
-    and_,
     bindparam,
-    cast,
     func,
-    literal_column,
     select,
     text,
 )
-from sqlalchemy import Text as SqlText
-from sqlalchemy.dialects.postgresql import JSONB
 
-from meterhold_server.core.model import EntryKind
+from meterhold_server.core.charge_blocks import NO_LABEL, Cover, cover
+from meterhold_server.storage.charge_blocks import read_blocks
 from meterhold_server.storage.exchange import Connection
+from meterhold_server.storage.spend_statement import Dimension, Shape, spend_sql
 from meterhold_server.storage.statements import compiled
-from meterhold_server.storage.tables import account, charge_refund, entry
+from meterhold_server.storage.tables import account
 from meterhold_server.storage.time_range import Seqs, seqs_between
-
-CHARGES: Final = (EntryKind.DEBIT, EntryKind.CAPTURE, EntryKind.EXPIRY_CHARGE)
 
 # A report may take long. It must not take the cores that calls wait for.
 _ONE_CORE: Final = "SET LOCAL max_parallel_workers_per_gather = 0"
@@ -42,7 +33,8 @@ _ONE_CORE: Final = "SET LOCAL max_parallel_workers_per_gather = 0"
 _OF_ALL_ACCOUNTS: Final = "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on"
 # A planner does not know that the times and the seqs of an account are two words for the same, and
 # expects so few charges that it would sort them all, where a table of the groups is far cheaper.
-_OF_ONE_ACCOUNT: Final = "SET LOCAL enable_sort = off"
+# Nor that each refund has a charge of its own, so that remembering charges is of no use.
+_OF_ONE_ACCOUNT: Final = "SET LOCAL enable_sort = off; SET LOCAL enable_memoize = off"
 
 
 class Stats(NamedTuple):
@@ -68,18 +60,6 @@ class Stats(NamedTuple):
             - self.expired_micros
             - self.revoked_micros
         )
-
-
-class Dimension(StrEnum):
-    """What charges can be summed by. Days, weeks (named by their Monday) and months are UTC."""
-
-    LABEL = "LABEL"
-    ACCOUNT = "ACCOUNT"
-    MODEL = "MODEL"
-    PROVIDER = "PROVIDER"
-    DAY = "DAY"
-    WEEK = "WEEK"
-    MONTH = "MONTH"
 
 
 class Group(NamedTuple):
@@ -148,33 +128,54 @@ def read_spend(connection: Connection, wanted: SpendQuery) -> SpendReport:
     with _snapshot(connection, all_accounts=wanted.account_id is None):
         now = connection.execute("SELECT clock_timestamp()").fetchone()
         assert now is not None
-        seqs = Seqs(0, 0)
+        named = _parameters(wanted)
+        shape = _shape(wanted)
         if wanted.account_id is not None:
             seqs = seqs_between(connection, wanted.account_id, wanted.start_time, wanted.end_time)
+            found = _cover(connection, wanted.account_id, wanted, seqs)
+            named |= seqs._asdict() | _parameters_of_cover(found)
+            shape = shape._replace(has_sums=bool(found.sums))
         # Planned anew each time: one plan for a day of a small account and a year of a large one
         # would be bad for either.
-        query, named = spend_sql(wanted).encode(), spend_parameters(wanted, seqs)
-        rows = connection.execute(query, named, prepare=False).fetchall()
+        rows = connection.execute(spend_sql(shape).encode(), named, prepare=False).fetchall()
     return _report(now[0], wanted, rows)
 
 
-def spend_sql(wanted: SpendQuery) -> str:
-    """The statement of a report."""
-    return _spend_sql(
+def _shape(wanted: SpendQuery) -> Shape:
+    return Shape(
         wanted.account_id is not None,
         tuple(group.dimension for group in wanted.group_by),
-        (bool(wanted.labels), wanted.start_time is not None, wanted.end_time is not None),
+        bool(wanted.labels),
+        wanted.start_time is not None,
+        wanted.end_time is not None,
     )
 
 
-def spend_parameters(wanted: SpendQuery, seqs: Seqs) -> dict[str, Any]:
-    """The parameters of that statement. `seqs` is where the charges of one account are."""
+def _parameters(wanted: SpendQuery) -> dict[str, Any]:
     return {
         **wanted._asdict(),
         "labels": orjson.dumps(wanted.labels).decode(),
-        "first": seqs.first,
-        "last": seqs.last,
+        "label_value": next(iter((wanted.labels or {}).values()), None),
         **{f"label_{number}": group.label for number, group in enumerate(wanted.group_by)},
+    }
+
+
+def _cover(connection: Connection, account_id: str, wanted: SpendQuery, seqs: Seqs) -> Cover:
+    """What to read of an account. Blocks tell the values of one label; of two, only charges do."""
+    grouped = {group.label for group in wanted.group_by if group.dimension is Dimension.LABEL}
+    labels = grouped | set(wanted.labels or {})
+    blocks = read_blocks(connection, account_id, seqs) if len(labels) < 2 else []
+    label = next(iter(labels), NO_LABEL)
+    return cover(blocks, seqs, (wanted.start_time, wanted.end_time), label)
+
+
+def _parameters_of_cover(found: Cover) -> dict[str, Any]:
+    return {
+        "block_first_seqs": [key.first_seq for key, _ in found.sums],
+        "block_entry_counts": [key.entry_count for key, _ in found.sums],
+        "block_labels": [label for _, label in found.sums],
+        "rest_firsts": [first for first, _ in found.rest],
+        "rest_lasts": [last for _, last in found.rest],
     }
 
 
@@ -207,87 +208,3 @@ def _texts(wanted: SpendQuery, row: tuple[Any, ...]) -> tuple[str, ...]:
 def text_of_time(dimension: Dimension, day: date) -> str:
     """What a day, a week by its Monday, or a month by its first day is called."""
     return day.isoformat()[:7] if dimension is Dimension.MONTH else day.isoformat()
-
-
-@lru_cache(maxsize=256)
-def _spend_sql(
-    of_account: bool, dimensions: tuple[Dimension, ...], conditions: tuple[bool, ...]
-) -> str:
-    """Charges, their groups, then the largest groups beside the sums over all of them."""
-    charges = _charges(of_account, dimensions, conditions).subquery()
-    values = [charges.c[f"value_{number}"] for number in range(len(dimensions))]
-    groups = (
-        select(
-            *values,
-            func.coalesce(func.sum(charges.c.charged), text("0")).label("charged"),
-            func.coalesce(func.sum(charges.c.refunded), text("0")).label("refunded"),
-            func.count().label("charges"),
-        )
-        .group_by(*values)
-        .subquery()
-    )
-    sums = (groups.c.charged, groups.c.refunded, groups.c.charges)
-    query = select(groups, *(func.sum(one).over() for one in sums), func.count().over())
-    order = [groups.c.charged.desc()]
-    for number, dimension in enumerate(dimensions):
-        value: ColumnElement[Any] = groups.c[f"value_{number}"]
-        order.append(value.asc() if dimension in _TIMES else value.collate("C").asc())
-    return compiled(query.order_by(*order).limit(bindparam("row_limit")))
-
-
-def _charges(
-    of_account: bool, dimensions: tuple[Dimension, ...], conditions: tuple[bool, ...]
-) -> Select[Any]:
-    create_time = entry.c.create_time
-    refund_of_it = and_(
-        charge_refund.c.account_id == entry.c.account_id,
-        charge_refund.c.charge_seq == entry.c.seq,
-    )
-    kinds = ", ".join(f"'{kind}'" for kind in CHARGES)
-    possible = (
-        entry.c.labels.contains(cast(bindparam("labels", type_=SqlText), JSONB)),
-        create_time >= bindparam("start_time", type_=create_time.type),
-        create_time < bindparam("end_time", type_=create_time.type),
-    )
-    where = [one for one, is_set in zip(possible, conditions, strict=True) if is_set]
-    if of_account:
-        where.append(entry.c.account_id == bindparam("account_id", type_=entry.c.account_id.type))
-        where.append(_within(entry.c.seq))
-        refund_of_it = and_(refund_of_it, _within(charge_refund.c.charge_seq))
-    tables = entry.outerjoin(charge_refund, refund_of_it)
-    if not of_account or Dimension.ACCOUNT in dimensions:
-        tables = tables.join(account, account.c.account_id == entry.c.account_id)
-        where.append(account.c.namespace == bindparam("namespace", type_=SqlText))
-        where.append(account.c.unit == bindparam("unit", type_=SqlText))
-    return (
-        select(
-            *(_value(one, number) for number, one in enumerate(dimensions)),
-            (-entry.c.amount_micros).label("charged"),
-            charge_refund.c.refunded_micros.label("refunded"),
-        )
-        .select_from(tables)
-        .where(text(f"entry.kind IN ({kinds})"), *where)
-    )
-
-
-def _within(seq: ColumnElement[int]) -> ColumnElement[bool]:
-    return seq.between(bindparam("first", type_=seq.type), bindparam("last", type_=seq.type))
-
-
-_TIMES: Final = {Dimension.DAY: "day", Dimension.WEEK: "week", Dimension.MONTH: "month"}
-
-
-def _value(dimension: Dimension, number: int) -> ColumnElement[Any]:
-    """What a charge is summed by: text, empty where it has none, or the first day of a time."""
-    if dimension in _TIMES:
-        in_utc = func.timezone(text("'UTC'"), entry.c.create_time)
-        period = func.date_trunc(text(f"'{_TIMES[dimension]}'"), in_utc)
-        found: ColumnElement[Any] = cast(period, Date)
-    elif dimension is Dimension.ACCOUNT:
-        found = account.c.account
-    elif dimension is Dimension.LABEL:
-        label = bindparam(f"label_{number}", type_=SqlText)
-        found = func.coalesce(entry.c.labels.op("->>", return_type=SqlText())(label), text("''"))
-    else:
-        found = func.coalesce(literal_column(f"entry.usage ->> '{dimension.lower()}'"), text("''"))
-    return found.label(f"value_{number}")

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Index,
     Integer,
@@ -24,7 +25,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from meterhold_server.core.model import (
     AllowancePeriod,
@@ -36,7 +37,7 @@ from meterhold_server.core.model import (
     ReservationState,
 )
 
-REVISION = "0019"
+REVISION = "0021"
 """The migration that the code needs; a server refuses a database at any other."""
 
 APPLICATION_ROLE = "meterhold_app"
@@ -385,4 +386,39 @@ account_claim = Table(
     PrimaryKeyConstraint("account_id", "kind", "key"),
     _one_of("kind", ClaimKind),
     comment="Idempotency keys that are unique in the account",
+)
+
+charge_block = Table(
+    "charge_block",
+    metadata,
+    _account_id(),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("entry_count", Integer, nullable=False),
+    _time("first_time"),
+    _time("last_time"),
+    Column("summed_labels", ARRAY(Text)),
+    Column("varied_labels", ARRAY(Text)),
+    PrimaryKeyConstraint("account_id", "first_seq", "entry_count"),
+    CheckConstraint("first_seq > 0 AND entry_count > 0", name="something"),
+    CheckConstraint("first_time <= last_time", name="times"),
+    comment="Runs of entries whose charges were summed up, as a copy for reports",
+)
+
+charge_summary = Table(
+    "charge_summary",
+    metadata,
+    _account_id(),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("entry_count", Integer, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("value", Text),
+    Column("day", Date, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    _micros("charged_micros"),
+    Column("charge_count", Integer, nullable=False),
+    PrimaryKeyConstraint("account_id", "first_seq", "entry_count", "label", "number"),
+    CheckConstraint("charge_count > 0", name="something"),
+    comment="The sums of the charges of a block, without labels and by the values of each",
 )

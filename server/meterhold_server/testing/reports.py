@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from meterhold_server.core.model import Account, Entry
+from meterhold_server.core.model import CHARGES, Account, Entry
 from meterhold_server.storage.entry_pages import EntryFilter
 from meterhold_server.storage.reports import (
-    CHARGES,
-    Dimension,
     Group,
     Spend,
     SpendQuery,
@@ -18,6 +16,7 @@ from meterhold_server.storage.reports import (
     Stats,
     text_of_time,
 )
+from meterhold_server.storage.spend_statement import Dimension
 
 _NOTHING = Spend()
 

@@ -36,7 +36,7 @@ class MemoryService:
         self._engine = MemoryEngine(clock, rules)
         engine: Any = self._engine
         reader: Any = MemoryReader(self._engine)
-        service = Service(engine, reader, Caller(_NAMESPACE, rules), reader, reader)
+        service = Service(engine, reader, Caller(_NAMESPACE, rules), reader, reader, reader)
         self._handlers = (
             generic_handler(_METERING, _MeteringServicer(service), "none"),
             generic_handler(_LEDGER, LedgerServicer(service), "none"),
