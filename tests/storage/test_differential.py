@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from core.book import ALICE, START, Book, debit_once, expire, grant, reserve, settle
+from core.book import ALICE, START, Book, debit, debit_once, expire, grant, reserve, settle
 from core.strategies import ACCOUNTS, MINUTE, Batch, batches, in_namespace
 from meterhold_server.core.model import OnExpiry
-from meterhold_server.core.operations import GrantOnce, Operation
+from meterhold_server.core.operations import GrantOnce, Operation, RevokeGrant
+from meterhold_server.core.outcomes import Revoked
 from meterhold_server.storage.verify import verify
 from support import contents
 
@@ -127,3 +128,25 @@ def test_a_late_settle_gives_back_to_a_lot_with_nothing_left(
     for stored in (whole, one_by_one):
         stored.check_equal_to(book, ALICE.namespace)
     assert book.account().available_micros == 80
+
+
+def test_a_grant_gets_another_key_and_is_revoked_by_it(
+    whole: Stored, one_by_one: Stored, set_clock: SetClock
+) -> None:
+    """Its lot has nothing left: only the batch's own grant tells that it is needed."""
+    book = Book()
+    set_clock(book.now)
+    revoke = RevokeGrant(ALICE, "newer", fraction_ppm=1_000_000)
+    batches_of_a_grant: list[list[Operation]] = [
+        [grant("older", 50), debit(50), grant("other", 30)],
+        [
+            grant("new", 50, legacy_keys=("older",)),
+            grant("newer", 50, legacy_keys=("new",)),
+            revoke,
+        ],
+    ]
+    for operations in batches_of_a_grant:
+        outcomes = book.do_all(operations)
+        assert whole.do_all(operations) == one_by_one.do_each(operations) == outcomes
+    assert isinstance(outcomes[-1], Revoked)
+    assert book.account().debt_micros == 20

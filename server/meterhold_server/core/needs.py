@@ -127,6 +127,9 @@ def _add_rarer(
             keys = _grant_keys(operation)
             wanted.defaults.add(DefaultsKey(namespace, operation.account.unit))
             wanted.tombstones.update(GrantKey(namespace, key) for key in keys)
+            if operation.legacy_keys:
+                # Another key of an old grant, by which a later operation may revoke it.
+                wanted.grants.update(_claim_keys(operation))
         case RevokeGrant() | ReinstateGrant():
             wanted.tombstones.add(GrantKey(namespace, operation.grant_key))
             wanted.grants.update(_claim_keys(operation))
