@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 import grpc.aio
 
-from meterhold import _channel, _errors, _keys, _replay
+from meterhold import _channel, _coalescing, _errors, _keys, _replay
+from meterhold._async_coalescer import AsyncCoalescer
+from meterhold._coalescing import Throttle
 from meterhold.v1 import (
     admin_service_pb2_grpc,
     ledger_service_pb2_grpc,
@@ -37,6 +39,8 @@ class AsyncCalls:
         channel: grpc.aio.Channel | None,
         timeout_seconds: float,
         attempt_timeout_seconds: float,
+        *,
+        coalesce: bool,
     ) -> None:
         self._timeout_seconds = _channel.checked_timeout_seconds(timeout_seconds)
         self._attempt_timeout_seconds = _channel.checked_timeout_seconds(attempt_timeout_seconds)
@@ -54,11 +58,17 @@ class AsyncCalls:
         self.admin: admin_service_pb2_grpc.AdminServiceAsyncStub = (
             admin_service_pb2_grpc.AdminServiceStub(ready)
         )
+        throttle = Throttle() if channel is None else None
+        self._coalescer = (
+            AsyncCoalescer(self.metering.Batch, self._metadata, throttle) if coalesce else None
+        )
 
     async def aclose(self) -> None:
         self._closed = True
         if self._own_channel is not None:
             await self._own_channel.close()
+            if self._coalescer is not None:
+                await self._coalescer.aclose()
 
     async def call(
         self,
@@ -70,26 +80,30 @@ class AsyncCalls:
         seconds = self._timeout_seconds
         if timeout_seconds is not None:
             seconds = _channel.checked_timeout_seconds(timeout_seconds)
-        key, call = _keys.key_of(request), _keys.call_of(request)
+        key = _keys.key_of(request)
         attempt_seconds = _replay.attempt_seconds(request, seconds, self._attempt_timeout_seconds)
         attempts = _replay.Attempts(key, seconds, attempt_seconds)
         if self._closed:
-            raise _errors.client_closed(call=call, key=key or "")
+            raise _errors.client_closed(call=_keys.call_of(request), key=key or "")
         while True:
             try:
-                response = await method(
-                    request,
-                    timeout=attempts.begin(),
-                    metadata=self._metadata,
-                    wait_for_ready=attempts.number > 1,
-                )
+                left = attempts.begin()
+                if self._coalescer is not None and _coalescing.may_join(request, key, left):
+                    response = await self._coalescer.send(method, request, attempts)
+                else:
+                    response = await method(
+                        request,
+                        timeout=left,
+                        metadata=self._metadata,
+                        wait_for_ready=attempts.number > 1,
+                    )
             except grpc.RpcError as error:
-                failure = _errors.from_rpc_error(error, call=call, key=key or "")
+                failure = _errors.from_rpc_error(error, call=_keys.call_of(request), key=key or "")
             else:
                 # What grpc.aio makes of an answer that cannot be parsed, against its types.
                 if response is not None:
                     return response
-                failure = _errors.unreadable_answer(call=call, key=key or "")
+                failure = _errors.unreadable_answer(call=_keys.call_of(request), key=key or "")
             await asyncio.sleep(attempts.pause_seconds(failure))
             if self._closed:
                 raise attempts.unknown or failure

@@ -73,10 +73,13 @@ class AsyncClient:
         api_key: str | None = None,
         journal: str | Path | None = None,
         channel: grpc.aio.Channel | None = None,
+        coalesce: bool = True,
     ) -> None:
         """See `Client`. A ready `channel` must be one of `grpc.aio`."""
         endpoint = _channel.endpoint(target, tls, api_key)
-        self._calls = AsyncCalls(endpoint, channel, timeout_seconds, attempt_timeout_seconds)
+        self._calls = AsyncCalls(
+            endpoint, channel, timeout_seconds, attempt_timeout_seconds, coalesce=coalesce
+        )
         self._background = Background()
         self._courier = AsyncCourier(self._calls, journal)
 

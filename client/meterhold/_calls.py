@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from meterhold import _channel, _errors, _keys, _replay
+from meterhold import _channel, _coalescing, _errors, _keys, _replay
+from meterhold._coalescer import Coalescer
+from meterhold._coalescing import Throttle
 from meterhold.v1 import (
     admin_service_pb2_grpc,
     ledger_service_pb2_grpc,
@@ -36,6 +38,8 @@ class Calls:
         channel: grpc.Channel | None,
         timeout_seconds: float,
         attempt_timeout_seconds: float,
+        *,
+        coalesce: bool,
     ) -> None:
         self._timeout_seconds = _channel.checked_timeout_seconds(timeout_seconds)
         self._attempt_timeout_seconds = _channel.checked_timeout_seconds(attempt_timeout_seconds)
@@ -47,6 +51,10 @@ class Calls:
         self.metering = metering_service_pb2_grpc.MeteringServiceStub(ready)
         self.ledger = ledger_service_pb2_grpc.LedgerServiceStub(ready)
         self.admin = admin_service_pb2_grpc.AdminServiceStub(ready)
+        throttle = Throttle() if channel is None else None
+        self._coalescer = (
+            Coalescer(self.metering.Batch, self._metadata, throttle) if coalesce else None
+        )
 
     def close(self) -> None:
         self._closed.set()
@@ -63,23 +71,28 @@ class Calls:
         seconds = self._timeout_seconds
         if timeout_seconds is not None:
             seconds = _channel.checked_timeout_seconds(timeout_seconds)
-        key, call = _keys.key_of(request), _keys.call_of(request)
+        key = _keys.key_of(request)
         attempt_seconds = _replay.attempt_seconds(request, seconds, self._attempt_timeout_seconds)
         attempts = _replay.Attempts(key, seconds, attempt_seconds)
         while True:
             try:
+                left = attempts.begin()
+                if self._coalescer is not None and _coalescing.may_join(request, key, left):
+                    return self._coalescer.send(method, request, attempts)
                 return method(
                     request,
-                    timeout=attempts.begin(),
+                    timeout=left,
                     metadata=self._metadata,
                     wait_for_ready=attempts.number > 1,
                 )
             except grpc.RpcError as error:
-                failure = _errors.from_rpc_error(error, call=call, key=key or "")
+                failure = _errors.from_rpc_error(error, call=_keys.call_of(request), key=key or "")
             except ValueError:  # What grpc makes of a call on a closed channel.
                 if not self._closed.is_set():
                     raise
-                raise attempts.unknown or _errors.client_closed(call=call, key=key or "") from None
+                raise attempts.unknown or _errors.client_closed(
+                    call=_keys.call_of(request), key=key or ""
+                ) from None
             pause = attempts.pause_seconds(failure)
             if self._closed.wait(pause):
                 raise attempts.unknown or failure

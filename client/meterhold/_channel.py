@@ -23,6 +23,13 @@ DEFAULT_TARGET = "127.0.0.1:7717"
 DEFAULT_TIMEOUT_SECONDS = 10.0
 DEFAULT_ATTEMPT_TIMEOUT_SECONDS = 3.0
 
+TRIES_MAX = 4
+FIRST_BACKOFF_SECONDS = 0.02
+BACKOFF_SECONDS_MAX = 0.2
+BACKOFF_MULTIPLIER = 2
+RETRY_TOKENS_MAX = 20
+RETRY_TOKEN_RATIO = 0.1
+
 # `maxAttempts` counts the first attempt: four are three retries. gRPC lowers more than five to
 # five. Every UNAVAILABLE takes a token from all calls to the target together, every success gives
 # back `tokenRatio`, and nothing is retried with half of `maxTokens` or less: clients do not storm a
@@ -36,15 +43,15 @@ SERVICE_CONFIG = {
         {
             "name": [{}],
             "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.02s",
-                "maxBackoff": "0.2s",
-                "backoffMultiplier": 2,
+                "maxAttempts": TRIES_MAX,
+                "initialBackoff": f"{FIRST_BACKOFF_SECONDS}s",
+                "maxBackoff": f"{BACKOFF_SECONDS_MAX}s",
+                "backoffMultiplier": BACKOFF_MULTIPLIER,
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
     ],
-    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
+    "retryThrottling": {"maxTokens": RETRY_TOKENS_MAX, "tokenRatio": RETRY_TOKEN_RATIO},
 }
 
 # A page of 1000 entries with metadata and labels at their limits is about 10 MiB; gRPC's own limit

@@ -86,6 +86,7 @@ class Client:
         api_key: str | None = None,
         journal: str | Path | None = None,
         channel: grpc.Channel | None = None,
+        coalesce: bool = True,
     ) -> None:
         """Make a client of the server at `target`; it connects with the first call.
 
@@ -97,9 +98,16 @@ class Client:
 
         A ready `channel` is used instead of `target` and `tls` if given. It keeps its own options,
         retries included, and stays open when the client is closed.
+
+        With `coalesce` calls that are made at the same time, in any threads, go to the server
+        together, in a Batch: reserve, settle, release, extend, debit, debit_once and grant_once. As
+        long as few calls are under way, each goes at once and by itself. Each keeps its own result
+        or exception and its own timeout; concurrent calls have no order among them, as ever.
         """
         endpoint = _channel.endpoint(target, tls, api_key)
-        self._calls = Calls(endpoint, channel, timeout_seconds, attempt_timeout_seconds)
+        self._calls = Calls(
+            endpoint, channel, timeout_seconds, attempt_timeout_seconds, coalesce=coalesce
+        )
         self._heart = Heart()
         self._courier = Courier(self._calls, journal)
 

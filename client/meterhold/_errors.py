@@ -299,7 +299,7 @@ _BY_CODE: dict[grpc.StatusCode, type[MeterholdError]] = {
 # send them before they let a request through. Every other code may hide an answer that got lost,
 # RESOURCE_EXHAUSTED (an answer too large to receive) and a failure to connect (after an attempt
 # that did connect) included.
-_DEFINITE_CODES = frozenset(
+DEFINITE_CODES = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.NOT_FOUND,
@@ -361,7 +361,7 @@ def _class_and_applied(
     code: grpc.StatusCode, info: error_details_pb2.ErrorInfo | None
 ) -> tuple[type[MeterholdError], Applied]:
     if info is None:
-        return (Rejected, "NO") if code in _DEFINITE_CODES else (OutcomeUnknown, "UNKNOWN")
+        return (Rejected, "NO") if code in DEFINITE_CODES else (OutcomeUnknown, "UNKNOWN")
     error_class = BY_REASON.get(info.reason) or _BY_CODE.get(code, Rejected)
     if info.metadata.get("applied") == "NO" and error_class is not OutcomeUnknown:
         return error_class, "NO"

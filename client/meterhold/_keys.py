@@ -30,7 +30,10 @@ def key_of(request: object) -> str | None:
     fields = _KEY_FIELDS.get(type(request))
     if fields is None:
         return None
-    return next((key for field in fields if (key := getattr(request, field))), "")
+    for field in fields:
+        if key := getattr(request, field):
+            return str(key)
+    return ""
 
 
 def call_of(request: object) -> str:

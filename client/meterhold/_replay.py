@@ -63,7 +63,9 @@ class Attempts:
         self._needs_no_key = key is None
         self._deadline = time.monotonic() + timeout_seconds
         self._attempt_begun = 0.0
-        self._attempt_deadline = 0.0
+        self.deadline = 0.0
+        """When the attempt that is under way is over for its caller, on the monotonic clock."""
+        self._may_begin_until = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self.unknown: MeterholdError | None = None
         self._unknown_until = 0.0
@@ -77,14 +79,18 @@ class Attempts:
         seconds = min(left, self._attempt_timeout_seconds) if self._replayable else left
         seconds = max(seconds, 0.001)
         self._attempt_begun = now
-        self._attempt_deadline = now + seconds
+        self.deadline = self._may_begin_until = now + seconds
         return seconds
+
+    def sent_until(self, deadline: float) -> None:
+        """Say that the attempt went with others, so that the server may begin it until then."""
+        self._may_begin_until = max(self._may_begin_until, deadline)
 
     def pause_seconds(self, failure: MeterholdError) -> float:
         """Answer how long to wait before the call is made again. Raises if it is not."""
         if failure.applied == "UNKNOWN":
             self.unknown = failure
-            over = self._attempt_deadline + self._attempt_timeout_seconds
+            over = self._may_begin_until + self._attempt_timeout_seconds
             self._unknown_until = max(self._unknown_until, over)
         if not self._replayable or not self._may_help(failure):
             raise failure

@@ -34,16 +34,18 @@ class Abort:
     details: tuple[Message, ...] = ()
     trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
 
+    def status(self) -> bytes:
+        """The serialized google.rpc.Status."""
+        packed = [any_pb2.Any() for _ in self.details]
+        for target, detail in zip(packed, self.details, strict=True):
+            target.Pack(detail)
+        status = status_pb2.Status(code=self.code.value[0], message=self.message, details=packed)
+        return bytes(status.SerializeToString())
+
     def raise_in(self, context: grpc.ServicerContext) -> None:
         trailing_metadata = self.trailing_metadata
         if self.details:
-            packed = [any_pb2.Any() for _ in self.details]
-            for target, detail in zip(packed, self.details, strict=True):
-                target.Pack(detail)
-            status = status_pb2.Status(
-                code=self.code.value[0], message=self.message, details=packed
-            )
-            pair = ("grpc-status-details-bin", status.SerializeToString())
+            pair = ("grpc-status-details-bin", self.status())
             trailing_metadata = (*trailing_metadata, pair)
         context.set_trailing_metadata(trailing_metadata)
         context.abort(self.code, self.message)

@@ -12,7 +12,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from support.call_proxy import CallFault, CallProxy
+from meterhold.v1 import metering_service_pb2 as pb
+from support.call_proxy import Answer, CallFault, CallProxy, best, is_refusing
 from support.connection_proxy import ConnectionFault, ConnectionProxy
 
 if TYPE_CHECKING:
@@ -58,6 +59,45 @@ class Told(NamedTuple):
     code: grpc.StatusCode
     message: str = ""
     trailing: tuple[tuple[str, str | bytes], ...] = ()
+
+
+BATCH = "/meterhold.v1.MeteringService/Batch"
+
+
+def batch(*codes: grpc.StatusCode) -> Answer:
+    """An answer to a Batch whose operations have these codes."""
+    results = [
+        pb.BatchResult(error=pb.BatchError(code=code.value[0])) if code is not OK
+        else pb.BatchResult(debit=pb.DebitResponse())
+        for code in codes
+    ]  # fmt: skip
+    return Answer(OK, pb.BatchResponse(results=results).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([batch(OK, NO), batch(NO, OK)], batch(OK, OK)),
+        ([batch(NO, NO), batch(UNAVAILABLE, NO)], batch(UNAVAILABLE, NO)),
+        ([batch(OK, NO), Answer(UNAVAILABLE)], batch(OK, UNAVAILABLE)),
+        ([Answer(DEADLINE), batch(OK, NO)], batch(OK, DEADLINE)),
+        ([Answer(NO), batch(OK, NO)], batch(OK, NO)),
+        ([Answer(NO), Answer(UNAVAILABLE)], Answer(UNAVAILABLE)),
+    ],
+)
+def test_of_two_copies_of_a_batch_each_operation_is_told_the_best(
+    answers: list[Answer], told: Answer
+) -> None:
+    assert best(BATCH, answers) == told
+    assert best(BATCH, answers[::-1]) == told
+
+
+@pytest.mark.parametrize(("codes", "refuses"), [([OK, OK], False), ([OK, NO], True)])
+def test_a_batch_with_a_refusal_is_not_repeated(
+    codes: list[grpc.StatusCode], refuses: bool
+) -> None:
+    assert is_refusing(BATCH, batch(*codes)) == refuses
+    assert not is_refusing(METHOD, batch(*codes))
 
 
 @asynccontextmanager

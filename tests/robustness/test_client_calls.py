@@ -29,7 +29,7 @@ SYNC_CALLERS: Final = 8
 ASYNC_CALLERS: Final = 32
 CALLS_EACH: Final = CALLS // (SYNC_CALLERS + ASYNC_CALLERS)
 CLIENTS: Final = 3
-"""Of each kind: one at each address, and one at all of them."""
+"""Of each kind: one at each address, and one at all of them. The first sends each call alone."""
 
 ATTEMPT_SECONDS: Final = 0.3
 CALL_SECONDS: Final = 5.0
@@ -84,18 +84,24 @@ async def _make_calls(addresses: Sequence[str]) -> list[Call]:
         clients = [
             stack.enter_context(
                 meterhold.Client(
-                    target, timeout_seconds=CALL_SECONDS, attempt_timeout_seconds=ATTEMPT_SECONDS
+                    target,
+                    timeout_seconds=CALL_SECONDS,
+                    attempt_timeout_seconds=ATTEMPT_SECONDS,
+                    coalesce=number > 0,
                 )
             )
-            for target in (*addresses[:half], addresses[:half])
+            for number, target in enumerate((*addresses[:half], addresses[:half]))
         ]
         async_clients = [
             await stack.enter_async_context(
                 meterhold.AsyncClient(
-                    target, timeout_seconds=CALL_SECONDS, attempt_timeout_seconds=ATTEMPT_SECONDS
+                    target,
+                    timeout_seconds=CALL_SECONDS,
+                    attempt_timeout_seconds=ATTEMPT_SECONDS,
+                    coalesce=number > 0,
                 )
             )
-            for target in (*addresses[half:], addresses[half:])
+            for number, target in enumerate((*addresses[half:], addresses[half:]))
         ]
         made = await asyncio.gather(
             *(
@@ -137,6 +143,12 @@ def _check_that_much_happened(
     assert all(calls_proxy.counts[fault] > 300 for fault in CallFault), calls_proxy.counts
     assert all(connections_proxy.counts[fault] > 1 for fault in ConnectionFault)
     assert connections_proxy.refused > 0
+    came = Counter(
+        event.method.rpartition("/")[2]
+        for event in calls_proxy.events
+        if event.what.startswith("came")
+    )
+    assert came["Batch"] > 300, came
     refusals = Counter(call.answer.reason for call in calls if call.told == "no")
     assert refusals["INSUFFICIENT_CREDITS"] > 300, refusals
     assert refusals["IDEMPOTENCY_MISMATCH"] > 100, refusals

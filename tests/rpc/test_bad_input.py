@@ -373,9 +373,11 @@ WRONG: Final[dict[str, Sequence[Bad]]] = {
 """By the field's path, or by message and path where a message has rules of its own."""
 
 METHOD_OF: Final = {
-    method.input_type.name: method for name, method in METHODS.items() if name != "Batch"
+    method.input_type.name: method
+    for name, method in METHODS.items()
+    if name not in ("Batch", "Stream")
 }
-"""But for Batch, whose fields are those of other requests: see test_batch."""
+"""But for Batch and Stream, whose fields are those of other requests: see their own tests."""
 
 
 def _paths(message: Descriptor, prefix: str = "") -> Iterator[tuple[str, FieldDescriptor]]:

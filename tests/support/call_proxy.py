@@ -1,11 +1,12 @@
 """A gRPC proxy before a Meterhold that repeats, delays and loses calls at random, by a seed.
 
-It knows no message: whatever is sent passes through as bytes, with its metadata and what is left
-of its deadline. A copy that comes late never comes after the deadline of the call it is a copy of,
-so that a caller who has waited that long knows that nothing of the call is under way any more.
+Whatever is sent passes through as bytes, with its metadata and what is left of its deadline. A copy
+that comes late never comes after the deadline of the call it is a copy of, so that a caller who has
+waited that long knows that nothing of the call is under way any more.
 
 A refusal is not remembered by the server, so that a copy that arrived after its caller had been
 refused would be a new request. No copy does: a refusal is passed on once all copies have ended.
+That is true of each operation in a Batch, too, whose answers are the only ones that are looked at.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import grpc
 import grpc.aio
 
+from meterhold.v1 import metering_service_pb2 as pb
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
     Metadata = tuple[tuple[str, str | bytes], ...]
+
+_BATCH: Final = ".MeteringService/Batch"
 
 CONNECTIONS: Final = 4
 """To the server, so that a call and its copies can meet different processes of it."""
@@ -54,7 +59,7 @@ class CallFault(Enum):
     DOUBLED = auto()
     """Two copies are sent at once; the answer is of either, and a success if one succeeded."""
     REPEATED = auto()
-    """After the caller has got its success, the call is sent again."""
+    """After the caller has got its success, the call is sent again. Not if a part was refused."""
     ANSWER_SWALLOWED = auto()
     """The server has answered, and the caller hears nothing until its deadline."""
     ANSWER_UNAVAILABLE = auto()
@@ -88,7 +93,7 @@ class _Attempt(NamedTuple):
         return self.deadline - time.monotonic()
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
     """What the server said. `message` and `trailing` go with every code but OK."""
 
     code: grpc.StatusCode
@@ -128,7 +133,7 @@ class CallProxy:
         self._weights = (*chances.values(), 1 - sum(chances.values()))
         self._delay_seconds_max = delay_seconds_max
         self._arrivals: defaultdict[tuple[str, bytes], int] = defaultdict(int)
-        self._copies: set[asyncio.Task[_Answer]] = set()
+        self._copies: set[asyncio.Task[Answer]] = set()
         self.counts: Counter[CallFault] = Counter()
         """How many attempts met which fault."""
         self.events: list[Event] = []
@@ -185,7 +190,7 @@ class CallProxy:
         )
         return _Attempt(method, request, metadata, time.monotonic() + seconds, chance)
 
-    async def _meet(self, fault: CallFault | None, attempt: _Attempt) -> _Answer:
+    async def _meet(self, fault: CallFault | None, attempt: _Attempt) -> Answer:
         match fault:
             case CallFault.DELAYED:
                 await self._wait(attempt)
@@ -196,10 +201,10 @@ class CallProxy:
                 return answer
             case CallFault.DOUBLED:
                 copies = asyncio.gather(self._copy(attempt), self._copy(attempt))
-                return min(await asyncio.shield(copies), key=_rank)
+                return best(attempt.method, await asyncio.shield(copies))
             case CallFault.REPEATED:
                 answer = await self._forward(attempt)
-                if answer.code is grpc.StatusCode.OK:
+                if answer.code is grpc.StatusCode.OK and not is_refusing(attempt.method, answer):
                     self._copy(attempt, late=True)
                 return answer
             case CallFault.ANSWER_SWALLOWED:
@@ -211,24 +216,24 @@ class CallProxy:
                 self._copy(attempt, late=True)
             case None:
                 return await self._forward(attempt)
-        return _Answer(_CALLER_IS_TOLD[fault], message="the proxy says so")
+        return Answer(_CALLER_IS_TOLD[fault], message="the proxy says so")
 
-    def _copy(self, attempt: _Attempt, *, late: bool = False) -> asyncio.Task[_Answer]:
+    def _copy(self, attempt: _Attempt, *, late: bool = False) -> asyncio.Task[Answer]:
         """Send a call whether or not its caller still waits."""
         task = asyncio.create_task(self._forward_late(attempt) if late else self._forward(attempt))
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
         return task
 
-    async def _forward_late(self, attempt: _Attempt) -> _Answer:
+    async def _forward_late(self, attempt: _Attempt) -> Answer:
         """Send it at any time until its deadline, the last moment included."""
         await asyncio.sleep(attempt.seconds_left() * attempt.chance.random())
         return await self._forward(attempt)
 
-    async def _forward(self, attempt: _Attempt) -> _Answer:
+    async def _forward(self, attempt: _Attempt) -> Answer:
         seconds = attempt.seconds_left()
         if seconds <= 0:
-            return _Answer(grpc.StatusCode.DEADLINE_EXCEEDED, message="not forwarded any more")
+            return Answer(grpc.StatusCode.DEADLINE_EXCEEDED, message="not forwarded any more")
         self._note(attempt, f"is forwarded, {seconds:.3f} s left")
         channel = attempt.chance.choice(self._channels)
         send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(attempt.method)
@@ -237,9 +242,9 @@ class CallProxy:
             response = await send(attempt.request, timeout=seconds, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             trailing: Any = error.trailing_metadata()
-            answer = _Answer(error.code(), b"", error.details() or "", tuple(trailing or ()))
+            answer = Answer(error.code(), b"", error.details() or "", tuple(trailing or ()))
         else:
-            answer = _Answer(grpc.StatusCode.OK, response)
+            answer = Answer(grpc.StatusCode.OK, response)
         self._note(attempt, f"the server said {answer.code.name} {answer.message}")
         return answer
 
@@ -250,11 +255,38 @@ class CallProxy:
         self.events.append(Event(time.monotonic(), attempt.method, attempt.request, what))
 
 
-def _rank(answer: _Answer) -> int:
+def _rank(code: grpc.StatusCode) -> int:
     """Of two copies, a success tells more than a failure, and a failure to tell more than a no."""
-    if answer.code is grpc.StatusCode.OK:
+    if code is grpc.StatusCode.OK:
         return 0
-    return 1 if answer.code in _UNSURE else 2
+    return 1 if code in _UNSURE else 2
+
+
+def best(method: str, answers: Sequence[Answer]) -> Answer:
+    """What the caller of two copies is told. Of a Batch that is said of each operation."""
+    first, second = sorted(answers, key=lambda answer: _rank(answer.code))
+    if first.code is not grpc.StatusCode.OK or not method.endswith(_BATCH):
+        return first
+    ours = pb.BatchResponse.FromString(first.response).results
+    if second.code is grpc.StatusCode.OK:
+        others = list(pb.BatchResponse.FromString(second.response).results)
+    else:
+        others = [pb.BatchResult(error=pb.BatchError(code=second.code.value[0]))] * len(ours)
+    results = [min(pair, key=_rank_of_result) for pair in zip(ours, others, strict=True)]
+    return first._replace(response=pb.BatchResponse(results=results).SerializeToString())
+
+
+def _rank_of_result(result: pb.BatchResult) -> int:
+    code = result.error.code if result.HasField("error") else 0
+    return _rank(next(known for known in grpc.StatusCode if known.value[0] == code))
+
+
+def is_refusing(method: str, answer: Answer) -> bool:
+    """Whether an answer to a Batch has an error of any operation."""
+    if not method.endswith(_BATCH):
+        return False
+    results = pb.BatchResponse.FromString(answer.response).results
+    return any(result.HasField("error") for result in results)
 
 
 class _Handler(grpc.GenericRpcHandler):

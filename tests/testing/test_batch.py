@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import grpc
 import grpc.aio
@@ -17,8 +17,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 import meterhold
 from meterhold.testing import InMemory
-from meterhold.testing._channel import Context
+from meterhold.testing._channel import AioChannel, Channel, Context
 from meterhold.v1 import metering_service_pb2 as pb
+from meterhold.v1.metering_service_pb2_grpc import MeteringServiceStub
 from meterhold_server.storage.verify import verify
 from rpc.answers import METHODS, call, told
 from rpc.batches import FIELDS, Refused, alone, of_call, refused
@@ -133,6 +134,31 @@ def test_a_batch_is_answered_as_its_calls() -> None:
                 twin.ask(each.method, each.request)
     twin.verify()
     assert len(seen) > 15, f"the calls have become monotonous: {seen}"
+
+
+async def test_a_stream_is_answered_in_memory() -> None:
+    grant = pb.GrantOnceRequest(account="alice", idempotency_key="gift", amount_micros=5)
+    debit = pb.DebitRequest(account="alice", request_id="a", amount_micros=2)
+    asked = [
+        pb.StreamRequest(id=1, batch=pb.BatchRequest(operations=[alone(grant)])),
+        pb.StreamRequest(id=2, batch=pb.BatchRequest()),
+        pb.StreamRequest(id=3, batch=pb.BatchRequest(operations=[alone(debit), alone(debit)])),
+    ]
+    memory = InMemory()
+    channel: Any = Channel(memory._answer)
+    answers = list(MeteringServiceStub(channel).Stream(iter(asked)))
+    assert [answer.id for answer in answers] == [1, 2, 3]
+    assert refused(answers[1].error).reason == "INVALID_FIELD"
+    assert [each.debit.replayed for each in answers[2].batch.results] == [False, True]
+
+    async def again() -> AsyncIterator[pb.StreamRequest]:
+        for request in asked[1:]:
+            yield request
+
+    aio_channel: Any = AioChannel(memory._answer)
+    stub: Any = MeteringServiceStub(aio_channel)
+    assert [answer.id async for answer in stub.Stream(again())] == [2, 3]
+    memory.verify()
 
 
 @pytest.mark.slow

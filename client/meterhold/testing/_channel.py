@@ -13,7 +13,14 @@ import grpc
 import grpc.aio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import (
+        AsyncIterable,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Iterator,
+    )
 
 _SECONDS_WITHOUT_DEADLINE = 30.0
 
@@ -77,6 +84,17 @@ class Channel:
 
         return call
 
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes],
+        response_deserializer: Callable[[bytes], Any],
+        _registered_method: bool = False,
+    ) -> Callable[..., Iterator[Any]]:
+        """Each message is answered before the next is read."""
+        answer = self.unary_unary(method, request_serializer, response_deserializer)
+        return lambda requests, **options: (answer(each, **options) for each in requests)
+
 
 class AioChannel:
     """Stands for a `grpc.aio.Channel`, in any event loop."""
@@ -93,3 +111,12 @@ class AioChannel:
             return call(request, **options)
 
         return call_in_turn
+
+    def stream_stream(self, *method: Any, **of_method: Any) -> Callable[..., AsyncIterator[Any]]:
+        answer = self.unary_unary(*method, **of_method)
+
+        async def answers(requests: AsyncIterable[Any], **options: Any) -> AsyncIterator[Any]:
+            async for request in requests:
+                yield await answer(request, **options)
+
+        return answers

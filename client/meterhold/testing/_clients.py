@@ -23,17 +23,20 @@ class Options(TypedDict, total=False):
 
 
 class InProcess(ABC):
-    """Makes clients whose calls it answers. Any number, in any threads and event loops."""
+    """Makes clients whose calls it answers. Any number, in any threads and event loops.
+
+    They send each call by itself: in this process nothing is gained by sending them together.
+    """
 
     def client(self, **options: Unpack[Options]) -> Client:
         """Make a synchronous client; `options` as for `meterhold.Client`."""
         channel: Any = Channel(self._answer)
-        return Client(channel=channel, **options)
+        return Client(channel=channel, coalesce=False, **options)
 
     def async_client(self, **options: Unpack[Options]) -> AsyncClient:
         """Make an asynchronous client; `options` as for `meterhold.AsyncClient`."""
         channel: Any = AioChannel(self._answer)
-        return AsyncClient(channel=channel, **options)
+        return AsyncClient(channel=channel, coalesce=False, **options)
 
     @abstractmethod
     def _answer(self, method: str, request: bytes, context: Context, /) -> bytes: ...

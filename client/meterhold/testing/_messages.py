@@ -25,9 +25,9 @@ METHODS: dict[str, MethodDescriptor] = {
         admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
     )
     for method in service.methods
-    if method.name != "Batch"
+    if method.name not in ("Batch", "Stream")
 }
-"""Every call, by its name as a method of the client. There is none for Batch."""
+"""Every call, by its name as a method of the client. There is none for Batch and Stream."""
 
 # The client answers what is in these fields instead of the message that they are in.
 _UNWRAPPED = {

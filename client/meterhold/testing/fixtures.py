@@ -80,3 +80,6 @@ class _OpenedLater:
             return await self._opened.unary_unary(*method, **of_method)(request, **options)
 
         return call
+
+    def stream_stream(self, *method: Any, **of_method: Any) -> None:
+        """Asked for by the stubs, and of no use to the client."""

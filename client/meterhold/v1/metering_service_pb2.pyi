@@ -1571,6 +1571,78 @@ class BatchError(_message.Message):
 Global___BatchError: _TypeAlias = BatchError  # noqa: Y015
 
 @_typing.final
+class StreamRequest(_message.Message):
+    """StreamRequest is one Batch of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Required. 1 or more, chosen by the caller, to tell the answers apart; the server only repeats it."""
+    @_builtins.property
+    def batch(self) -> Global___BatchRequest:
+        """Required. As in the call Batch."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long it may take, counted from when the server reads it. 0 or unset = 30 s, which is the most.
+        What has not been begun by then is dropped.
+        """
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        batch: Global___BatchRequest | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "id", b"id", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRequest: _TypeAlias = StreamRequest  # noqa: Y015
+
+@_typing.final
+class StreamResponse(_message.Message):
+    """StreamResponse answers one Batch of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The id of the request; 0 if that could not be read."""
+    @_builtins.property
+    def batch(self) -> Global___BatchResponse:
+        """The results of its operations."""
+
+    @_builtins.property
+    def error(self) -> Global___BatchError:
+        """It was refused as a whole, or failed."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        batch: Global___BatchResponse | None = ...,
+        error: Global___BatchError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "id", b"id", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["batch", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___StreamResponse: _TypeAlias = StreamResponse  # noqa: Y015
+
+@_typing.final
 class BalanceRequest(_message.Message):
     """BalanceRequest asks for the numbers of an account."""
 

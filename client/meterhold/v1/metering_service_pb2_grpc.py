@@ -99,6 +99,11 @@ class MeteringServiceStub(object):
                 request_serializer=meterhold_dot_v1_dot_metering__service__pb2.BatchRequest.SerializeToString,
                 response_deserializer=meterhold_dot_v1_dot_metering__service__pb2.BatchResponse.FromString,
                 _registered_method=True)
+        self.Stream = channel.stream_stream(
+                '/meterhold.v1.MeteringService/Stream',
+                request_serializer=meterhold_dot_v1_dot_metering__service__pb2.StreamRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_metering__service__pb2.StreamResponse.FromString,
+                _registered_method=True)
         self.Balance = channel.unary_unary(
                 '/meterhold.v1.MeteringService/Balance',
                 request_serializer=meterhold_dot_v1_dot_metering__service__pb2.BalanceRequest.SerializeToString,
@@ -236,6 +241,19 @@ class MeteringServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stream(self, request_iterator, context):
+        """Stream carries Batches one after another, for a caller that always has more. They are begun in the
+        order in which they come and each is answered when it ends, by its `id`. A Batch that is refused as a
+        whole has an error in its answer and harms no other. 8 are under way at once; the server reads no
+        further meanwhile. When the caller has said that no more will come, all are answered and the stream
+        ends with OK. A server that stops ends it with SHUTTING_DOWN, after it has answered all that it has
+        read: what has no answer then was not done. A stream that ends otherwise leaves unknown what has no
+        answer; it is sent again, in another stream or by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Balance(self, request, context):
         """Balance answers all numbers of an account; all zeros for an unknown one. What is due by the
         database's clock counts as expired, swept or not. Can answer LEDGER_BEHIND.
@@ -301,6 +319,11 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.Batch,
                     request_deserializer=meterhold_dot_v1_dot_metering__service__pb2.BatchRequest.FromString,
                     response_serializer=meterhold_dot_v1_dot_metering__service__pb2.BatchResponse.SerializeToString,
+            ),
+            'Stream': grpc.stream_stream_rpc_method_handler(
+                    servicer.Stream,
+                    request_deserializer=meterhold_dot_v1_dot_metering__service__pb2.StreamRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_metering__service__pb2.StreamResponse.SerializeToString,
             ),
             'Balance': grpc.unary_unary_rpc_method_handler(
                     servicer.Balance,
@@ -615,6 +638,33 @@ class MeteringService(object):
             '/meterhold.v1.MeteringService/Batch',
             meterhold_dot_v1_dot_metering__service__pb2.BatchRequest.SerializeToString,
             meterhold_dot_v1_dot_metering__service__pb2.BatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/meterhold.v1.MeteringService/Stream',
+            meterhold_dot_v1_dot_metering__service__pb2.StreamRequest.SerializeToString,
+            meterhold_dot_v1_dot_metering__service__pb2.StreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

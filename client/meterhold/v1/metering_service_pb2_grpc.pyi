@@ -116,6 +116,15 @@ class MeteringServiceStub:
     INVALID_FIELD for the whole call, of which then nothing is done, if there are no operations or too
     many, if one is empty, or if a chain is too long or does not end.
     """
+    Stream: _grpc.StreamStreamMultiCallable[_metering_service_pb2.StreamRequest, _metering_service_pb2.StreamResponse]
+    """Stream carries Batches one after another, for a caller that always has more. They are begun in the
+    order in which they come and each is answered when it ends, by its `id`. A Batch that is refused as a
+    whole has an error in its answer and harms no other. 8 are under way at once; the server reads no
+    further meanwhile. When the caller has said that no more will come, all are answered and the stream
+    ends with OK. A server that stops ends it with SHUTTING_DOWN, after it has answered all that it has
+    read: what has no answer then was not done. A stream that ends otherwise leaves unknown what has no
+    answer; it is sent again, in another stream or by itself.
+    """
     Balance: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.BalanceRequest, _metering_service_pb2.BalanceResponse]
     """Balance answers all numbers of an account; all zeros for an unknown one. What is due by the
     database's clock counts as expired, swept or not. Can answer LEDGER_BEHIND.
@@ -208,6 +217,15 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     none. A Batch whose answer did not come is sent again as it was: the keys tell what was done.
     INVALID_FIELD for the whole call, of which then nothing is done, if there are no operations or too
     many, if one is empty, or if a chain is too long or does not end.
+    """
+    Stream: _aio.StreamStreamMultiCallable[_metering_service_pb2.StreamRequest, _metering_service_pb2.StreamResponse]  # type: ignore[assignment]
+    """Stream carries Batches one after another, for a caller that always has more. They are begun in the
+    order in which they come and each is answered when it ends, by its `id`. A Batch that is refused as a
+    whole has an error in its answer and harms no other. 8 are under way at once; the server reads no
+    further meanwhile. When the caller has said that no more will come, all are answered and the stream
+    ends with OK. A server that stops ends it with SHUTTING_DOWN, after it has answered all that it has
+    read: what has no answer then was not done. A stream that ends otherwise leaves unknown what has no
+    answer; it is sent again, in another stream or by itself.
     """
     Balance: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.BalanceRequest, _metering_service_pb2.BalanceResponse]  # type: ignore[assignment]
     """Balance answers all numbers of an account; all zeros for an unknown one. What is due by the
@@ -364,6 +382,21 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         none. A Batch whose answer did not come is sent again as it was: the keys tell what was done.
         INVALID_FIELD for the whole call, of which then nothing is done, if there are no operations or too
         many, if one is empty, or if a chain is too long or does not end.
+        """
+
+    @_abc_1.abstractmethod
+    def Stream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_metering_service_pb2.StreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_metering_service_pb2.StreamResponse], _abc.AsyncIterator[_metering_service_pb2.StreamResponse]]:
+        """Stream carries Batches one after another, for a caller that always has more. They are begun in the
+        order in which they come and each is answered when it ends, by its `id`. A Batch that is refused as a
+        whole has an error in its answer and harms no other. 8 are under way at once; the server reads no
+        further meanwhile. When the caller has said that no more will come, all are answered and the stream
+        ends with OK. A server that stops ends it with SHUTTING_DOWN, after it has answered all that it has
+        read: what has no answer then was not done. A stream that ends otherwise leaves unknown what has no
+        answer; it is sent again, in another stream or by itself.
         """
 
     @_abc_1.abstractmethod

@@ -81,11 +81,14 @@ class _Unit(NamedTuple):
 
 
 async def carry_out(
-    request: pb.BatchRequest, service: Service, context: Context
+    request: pb.BatchRequest, service: Service, context: Context, seconds: float | None = None
 ) -> pb.BatchResponse:
-    """Carry out a batch. Raises InvalidRequest if it is none, and then nothing was done."""
+    """Carry out a batch. Raises InvalidRequest if it is none, and then nothing was done.
+
+    `seconds` are what it may take if the context has no deadline; None = CALL_SECONDS_MAX.
+    """
     units = _units(request.operations)
-    give_up = time.monotonic() + CALL_SECONDS_MAX
+    give_up = time.monotonic() + (CALL_SECONDS_MAX if seconds is None else seconds)
     call = _Call(service, context, was_sent_before(context), give_up)
     answers: list[_Answer] = []
     for found_by, group in groupby(units, _found_by):
@@ -95,6 +98,14 @@ async def carry_out(
     for each, answer in zip(asked, answers, strict=True):
         _set_result(response.results.add(), each.kind, answer, call.retried)
     return response
+
+
+def set_error(message: pb.BatchError, error: Error, *, retried: bool) -> None:
+    """Set the status of an error, as a part of an answer. `retried` as in `status_of`."""
+    status = status_of(error, retried=retried)
+    message.code = status.code.value[0]
+    message.message = status.message
+    message.details.extend(status.details)
 
 
 def _units(operations: Sequence[pb.BatchOperation]) -> list[_Unit]:
@@ -223,9 +234,6 @@ def _in_message(unit: _Unit, outcome: Outcome) -> Outcome:
 def _set_result(result: pb.BatchResult, kind: str, answer: _Answer, retried: bool) -> None:
     error = refusal_of(answer) if isinstance(answer, Rejected) else answer
     if isinstance(error, InvalidRequest | Refusal | Failure):
-        status = status_of(error, retried=retried)
-        result.error.code = status.code.value[0]
-        result.error.message = status.message
-        result.error.details.extend(status.details)
+        set_error(result.error, error, retried=retried)
     else:
         _KINDS[kind].respond(getattr(result, kind), error)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final, Literal, NamedTuple
 
 import grpc
@@ -33,6 +34,7 @@ REQUEST_ID_KEY: Final = "x-request-id"
 _log = structlog.get_logger(__name__)
 
 Behavior = Callable[[Any, Context], Awaitable[Any]]
+StreamBehavior = Callable[[AsyncIterator[Any], Context], AsyncGenerator[Any, None]]
 
 
 LogCalls = Literal["none", "failed", "all"]
@@ -44,25 +46,41 @@ class Malformed(NamedTuple):
 
     description: str
 
+    def error(self) -> InvalidRequest:
+        """What it is refused with."""
+        return InvalidRequest([Violation("request", self.description)])
+
 
 def generic_handler(
     service: ServiceDescriptor, servicer: object, log_calls: LogCalls
 ) -> grpc.GenericRpcHandler:
-    """Handlers for every method of a service. All of them are unary."""
+    """Handlers for every method of a service: unary, or streams in both directions."""
     handlers = {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            _behavior(method.name, getattr(servicer, method.name), log_calls),
-            request_deserializer=_deserializer(method),
-            response_serializer=_serialize,
-        )
+        method.name: _handler(method, getattr(servicer, method.name), log_calls)
         for method in service.methods
     }
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
+def _handler(
+    method: MethodDescriptor, run: Any, log_calls: LogCalls
+) -> grpc.RpcMethodHandler[Any, Any]:
+    if method.client_streaming:
+        return grpc.stream_stream_rpc_method_handler(
+            _stream_behavior(method.name, run, log_calls),
+            request_deserializer=_deserializer(method),
+            response_serializer=_serialize,
+        )
+    return grpc.unary_unary_rpc_method_handler(
+        _behavior(method.name, run, log_calls),
+        request_deserializer=_deserializer(method),
+        response_serializer=_serialize,
+    )
+
+
 def _deserializer(method: MethodDescriptor) -> Callable[[bytes], Any]:
     parse = GetMessageClass(method.input_type).FromString
-    bytes_max = BATCH_BYTES_MAX if method.name == "Batch" else REQUEST_BYTES_MAX
+    bytes_max = BATCH_BYTES_MAX if method.name in ("Batch", "Stream") else REQUEST_BYTES_MAX
 
     def deserialize(data: bytes) -> Any:
         if len(data) > bytes_max:
@@ -86,7 +104,7 @@ def _behavior(method: str, run: Behavior, log_calls: LogCalls) -> Behavior:
         started = time.perf_counter()
         try:
             if isinstance(request, Malformed):
-                raise InvalidRequest([Violation("request", request.description)])
+                raise request.error()
             response = await run(request, context)
         except (InvalidRequest, Refusal, Failure) as error:
             await _tell(context, method, error, started, log_calls)
@@ -100,6 +118,29 @@ def _behavior(method: str, run: Behavior, log_calls: LogCalls) -> Behavior:
             return response
 
     return call
+
+
+def _stream_behavior(method: str, run: StreamBehavior, log_calls: LogCalls) -> Any:
+    async def call(requests: AsyncIterator[Any], context: Context) -> None:
+        started = time.perf_counter()
+        # From here on the transport sends nothing a second time by itself.
+        await context.send_initial_metadata(())
+        try:
+            async with aclosing(run(requests, context)) as responses:
+                async for response in responses:
+                    await context.write(response)
+        except Exception as error:
+            await _tell(context, method, as_error(error), started, log_calls)
+        else:
+            if log_calls == "all":
+                _log_call(method, _request_id(_metadata(context)), "OK", "", started)
+
+    return call
+
+
+def as_error(error: Exception) -> Error:
+    """What a call that raised it is told."""
+    return error if isinstance(error, InvalidRequest | Refusal | Failure) else _bug(error)
 
 
 def _bug(error: Exception) -> Failure:

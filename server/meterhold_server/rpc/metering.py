@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final, TypeVar
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1.metering_service_pb2_grpc import MeteringServiceServicer
@@ -24,7 +26,7 @@ from meterhold_server.core.outcomes import (
     Revoked,
     Settled,
 )
-from meterhold_server.rpc import batch, requests, responses
+from meterhold_server.rpc import batch, requests, responses, stream
 from meterhold_server.rpc.errors import Refusal
 from meterhold_server.rpc.requests import account_key
 from meterhold_server.rpc.service import Context, Service, was_sent_before
@@ -41,8 +43,10 @@ _O = TypeVar("_O", bound=Outcome)
 
 
 class MeteringServicer(MeteringServiceServicer):
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, draining: asyncio.Event) -> None:
+        """`draining` is set when streams are to end."""
         self._service = service
+        self._draining = draining
 
     async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
         operation = requests.reserve(request, self._service.caller)
@@ -119,6 +123,11 @@ class MeteringServicer(MeteringServiceServicer):
 
     async def Batch(self, request: pb.BatchRequest, context: Context) -> pb.BatchResponse:
         return await batch.carry_out(request, self._service, context)
+
+    def Stream(self, requests: Any, context: Context) -> AsyncGenerator[pb.StreamResponse, None]:
+        of_batch: Any = stream.OfBatch(context)
+        answer = partial(stream.answer, service=self._service, context=of_batch)
+        return stream.answers(requests, answer, self._draining)
 
     async def Balance(self, request: pb.BalanceRequest, context: Context) -> pb.BalanceResponse:
         fields = Fields()

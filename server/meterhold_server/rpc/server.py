@@ -56,11 +56,12 @@ class RpcServer:
         # A port is shared with our own processes only: two servers that do not know of each other
         # must not split the calls between their databases.
         self._server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))))
+        self._draining = asyncio.Event()
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers(
             (
-                generic_handler(_METERING, MeteringServicer(service), log_calls),
+                generic_handler(_METERING, MeteringServicer(service, self._draining), log_calls),
                 generic_handler(_LEDGER, LedgerServicer(service), log_calls),
                 generic_handler(_ADMIN, AdminServicer(service), log_calls),
             )
@@ -102,4 +103,5 @@ class RpcServer:
         """Drain: say NOT_SERVING, wait for balancers to notice, then for running calls to end."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(notice_seconds)
+        self._draining.set()
         await self._server.stop(grace_seconds)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
 from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2
 from meterhold_server.core.model import AccountKey, Balance, Rules
+from meterhold_server.rpc import stream
 from meterhold_server.rpc.admin import AdminServicer
 from meterhold_server.rpc.errors import Refusal
 from meterhold_server.rpc.handlers import generic_handler
@@ -37,8 +39,9 @@ class MemoryService:
         engine: Any = self._engine
         reader: Any = MemoryReader(self._engine)
         service = Service(engine, reader, Caller(_NAMESPACE, rules), reader, reader, reader)
+        self._service = service
         self._handlers = (
-            generic_handler(_METERING, _MeteringServicer(service), "none"),
+            generic_handler(_METERING, _MeteringServicer(service, asyncio.Event()), "none"),
             generic_handler(_LEDGER, LedgerServicer(service), "none"),
             generic_handler(_ADMIN, AdminServicer(service), "none"),
         )
@@ -46,12 +49,17 @@ class MemoryService:
     def call(self, method: str, request: bytes, context: Context) -> bytes:
         """Answer a call of `method`, such as `/meterhold.v1.MeteringService/Reserve`.
 
+        Of a stream it answers one message.
         Raises what `context.abort` raises. The context must have a deadline.
         """
         named: Any = _Named(method, ())
         found: list[Any] = [handler.service(named) for handler in self._handlers]
         handler = next(filter(None, found))
-        response = _done(handler.unary_unary(handler.request_deserializer(request), context))
+        asked = handler.request_deserializer(request)
+        if handler.request_streaming:
+            response = _done(stream.answer(asked, self._service, context))
+        else:
+            response = _done(handler.unary_unary(asked, context))
         return bytes(handler.response_serializer(response))
 
     def violations(self) -> list[str]:
