@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
 PROTO_BIN := .venv-proto/bin
 PROTO_READY := .venv-proto/.ready
 GENERATED := client/meterhold/v1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast conservation check lint types contracts proto proto-check format lock bench examples clean
+.PHONY: help setup demo serve test test-fast conservation check lint types contracts proto proto-check format lock bench bench-growth examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +26,10 @@ $(READY): lock/dev.txt pyproject.toml
 $(PROTO_READY): lock/proto.txt
 	$(PYTHON) -m venv .venv-proto
 	$(PROTO_BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r lock/proto.txt
+	@touch $@
+
+$(BENCH_READY): lock/bench.txt $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r lock/bench.txt
 	@touch $@
 
 setup: $(READY) ## Make the virtual environment
@@ -64,8 +69,11 @@ proto: $(PROTO_READY) ## Regenerate client/meterhold/v1 from proto/
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" python -m grpc_tools.protoc -Iproto --python_out=client --mypy_out=quiet:client proto/meterhold/v1/*.proto
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" python -m grpc_tools.protoc -Iproto --grpc_python_out=client --mypy_grpc_out=quiet:client proto/meterhold/v1/*_service.proto
 
-bench: $(READY) ## Measure calls a second beside a server that does nothing
+bench: $(BENCH_READY) ## Measure the service beside three baselines: a table, a plot, JSON
 	$(BIN)/python -m benchmarks
+
+bench-growth: $(READY) ## Measure a ledger of 12 million entries beside a small one, and the sweeper
+	$(BIN)/python -m benchmarks.growth
 
 proto-check: $(PROTO_READY) ## Lint the protos and prove that the generated code is fresh
 	$(PROTO_BIN)/buf lint
@@ -82,7 +90,7 @@ format: $(READY) ## Format the sources
 
 lock: ## Renew the lock files with the newest versions
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	cd $(CURDIR) && for job in "dev --extra server --extra embedded --extra cli --group dev" "server --extra server" "build --group build" "proto --group proto"; do set -- $$job; name=$$1; shift; \
+	cd $(CURDIR) && for job in "dev --extra server --extra embedded --extra cli --group dev" "server --extra server" "bench --group bench --constraint lock/dev.txt" "build --group build" "proto --group proto"; do set -- $$job; name=$$1; shift; \
 	  .venv-lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --python-version 3.11 "$$@" $$(case $$name in dev|server) echo pyproject.toml;; esac) --output-file lock/$$name.txt; done
 	rm -rf .venv-lock

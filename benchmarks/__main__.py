@@ -1,207 +1,164 @@
-"""`python -m benchmarks`: Debit, Reserve+Settle and Batch beside a no-op server, in one run.
+"""`python -m benchmarks`: the service beside three baselines, in one run.
 
-The database is the embedded one with fsync on, in a fresh folder on disk. Client, server and
-database share the machine. Every figure is the median of `--rounds` rounds; the workloads take
-turns, so that whatever else the machine does touches all of them.
+The baselines are a gRPC server that does nothing; a naive server, with one transaction a call; and
+bare SQL on sets. The database is the embedded one with fsync on, in a fresh folder on disk. Client,
+server and database share the machine. The loads take turns, round by round, so that whatever else
+the machine does touches all of them alike; a figure is the median of its rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import random
 import secrets
-import statistics
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final
 
-import psutil
 from rich.console import Console
-from rich.table import Table
 
-import meterhold
-from benchmarks.load import BATCH_OPERATIONS, account
-from meterhold_server.embedded import EmbeddedPostgres
-from meterhold_server.storage import migrate
+from benchmarks import ceiling, publishing, rounds, servers
+from benchmarks.load import Orders
+from benchmarks.plan import Load, plan
+from benchmarks.results import Results, Round, about
+from benchmarks.tables import as_markdown, for_terminal, sheets
+from meterhold_server.config import workers_default
 
-ACCOUNTS = 1000
-
-
-class Workload(NamedTuple):
-    """`callers_divisor`: a caller of Batch has many operations under way, so that fewer will do."""
-
-    name: str
-    kind: str
-    accounts: int
-    operations: int = 1
-    callers_divisor: int = 1
+_WARM_UP_SECONDS_MAX: Final = 1.0
 
 
-WORKLOADS = (
-    Workload("no-op server", "noop", ACCOUNTS),
-    Workload("Debit, 1 000 accounts", "debit", ACCOUNTS),
-    Workload("Debit, one hot account", "debit", 1),
-    Workload("100 Debits a Batch, 1 000 accounts", "batch", ACCOUNTS, BATCH_OPERATIONS, 16),
-    Workload("100 Debits a Batch, one hot account", "batch", 1, BATCH_OPERATIONS, 16),
-    Workload("Reserve+Settle, 1 000 accounts", "pair", ACCOUNTS),
-    Workload("Reserve+Settle, one hot account", "pair", 1),
-)
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    if options.markdown or options.publish:
+        results = publishing.latest(options.results)
+        if options.publish:
+            publishing.publish(results)
+        else:
+            print(as_markdown(results), end="")
+        return
+    console = Console(width=None if Console().is_terminal else 160)
+    results = _measure(options, console)
+    results.growth = publishing.growth(options.results)
+    results.save(options.results / publishing.RESULTS)
+    for sheet in sheets(results):
+        console.print(for_terminal(sheet))
+    console.print(
+        "op/s: a pair of Reserve and Settle counts as two, a Batch as those in it; client, server,"
+        " database: CPU cores busy"
+    )
+    drawn = publishing.draw(results, options.results)
+    console.print(f"kept in {options.results}" + ("" if drawn else "; no matplotlib, no plot"))
 
 
-def main() -> None:
-    options = _options()
-    console = Console()
-    found: dict[str, list[dict[str, Any]]] = {workload.name: [] for workload in WORKLOADS}
-    with _product(options.workers) as product, _noop() as noop:
-        with meterhold.Client(product.address) as client:
-            for number in range(ACCOUNTS):
-                client.grant_once(account(number), 10**15, idempotency_key=f"bench-{number}")
-        for number in range(options.rounds):
-            for workload in WORKLOADS:
-                server = noop if workload.kind == "noop" else product
-                found[workload.name].append(_measure(workload, server, options))
-                console.print(f"round {number + 1}/{options.rounds}: {workload.name}", style="dim")
-    rows = {name: _median(measurements) for name, measurements in found.items()}
-    console.print(_table(rows, options))
-    if options.json:
-        options.json.write_text(json.dumps({"options": vars(options) | {"json": ""}, "rows": rows}))
-
-
-class _Server(NamedTuple):
-    address: str
-    process: psutil.Process
-    database: psutil.Process | None
-
-
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--callers", type=int, default=64, help="concurrent callers (64)")
-    parser.add_argument("--channels", type=int, default=1, help="connections they share (1)")
-    parser.add_argument("--workers", type=int, default=1, help="server processes (1)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, for the median (3)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured in a round (5)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    return parser.parse_args()
+    parser.add_argument("--accounts", type=int, default=1000, help="accounts, if not one (1000)")
+    parser.add_argument(
+        "--workers", type=int, default=workers_default(), help="server processes (as by default)"
+    )
+    parser.add_argument("--connections", type=int, default=4, help="that callers share (4)")
+    parser.add_argument("--rounds", type=int, help="rounds, for the median (3; 5 with --full)")
+    parser.add_argument("--seconds", type=float, help="measured in a round (2; 5 with --full)")
+    parser.add_argument("--full", action="store_true", help="longer, and all loads in all rounds")
+    parser.add_argument("--only", default="", help="loads with this in their names alone")
+    parser.add_argument("--seed", type=int, help="of the arrivals (a random one)")
+    parser.add_argument(
+        "--results", type=Path, default=publishing.FOLDER, help="folder of JSON and PNG"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the last results, and stop")
+    parser.add_argument(
+        "--publish", action="store_true", help="put the last results into docs/, and stop"
+    )
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (5 if options.full else 3)
+    options.seconds = options.seconds or (5.0 if options.full else 2.0)
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(2**32)
+    return options
+
+
+def _measure(options: argparse.Namespace, console: Console) -> Results:
+    every = plan(options.accounts, options.callers)
+    wanted = [load for load in every if options.only in load.label]
+    with servers.database() as database, ExitStack() as running:
+        results = Results(about(_kept(options), database.version))
+        console.print(f"PostgreSQL {database.version}, --seed {options.seed}", style="dim")
+        needed = {load.server for load in wanted}
+        started = {name: running.enter_context(_server(name, database, options)) for name in needed}
+        for number in range(options.rounds):
+            last = number + 1 == options.rounds
+            for load in wanted:
+                # In the last round, when it is known best what the servers do at most.
+                if load.extra and not (last or options.full):
+                    continue
+                found = _round(load, started[load.server], options, results)
+                results.add(load, found)
+                text = f"round {number + 1}: {load.label}: {found['per_second']:,.0f}/s"
+                console.print(text, style="dim", highlight=False)
+    return results
 
 
 @contextmanager
-def _product(workers: int) -> Iterator[_Server]:
-    """The service, as `meterhold-server serve` runs it, on a durable database."""
-    with tempfile.TemporaryDirectory(prefix="meterhold-bench-", dir="/var/tmp") as folder:
-        Path(folder).chmod(0o711)
-        with EmbeddedPostgres.start(Path(folder) / "postgres") as postgres:
-            migrate.upgrade(postgres.url)
-            environment = os.environ | {
-                "METERHOLD_DATABASE_URL": postgres.url,
-                "METERHOLD_ADDRESS": "127.0.0.1:0",
-                "METERHOLD_WORKERS": str(workers),
-                "METERHOLD_LOG_FORMAT": "json",
-            }
-            command = [sys.executable, "-m", "meterhold_server", "serve"]
-            with subprocess.Popen(
-                command, env=environment, stderr=subprocess.PIPE, text=True
-            ) as process:
-                try:
-                    address = _serving(process)
-                    yield _Server(address, psutil.Process(process.pid), _postmaster(folder))
-                finally:
-                    process.terminate()
-                    process.communicate()
+def _server(
+    name: str, database: servers.Database, options: argparse.Namespace
+) -> Iterator[servers.Server]:
+    """A server of that name, on a database of its own, with funded accounts."""
+    if name == "noop":
+        with servers.noop(options.workers) as server:
+            yield server
+    elif name == "ceiling":
+        yield servers.bare(database, database.create(name), options.accounts)
+    elif name == "naive":
+        with servers.naive(database, database.create(name)) as server:
+            servers.fund(server.address, options.accounts)
+            yield server
+    else:
+        url = database.create_migrated(name)
+        with servers.product(database, url, options.workers) as server:
+            servers.fund(server.address, options.accounts)
+            yield server
 
 
-def _serving(process: subprocess.Popen[str]) -> str:
-    assert process.stderr is not None
-    for line in process.stderr:
-        event = json.loads(line)
-        if event["event"] == "serving":
-            return str(event["address"])
-    raise RuntimeError("the server ended before it served")
+def _kept(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("callers", "accounts", "workers", "connections", "rounds", "seconds", "full", "seed")
+    return {name: getattr(options, name) for name in names}
 
 
-def _postmaster(folder: str) -> psutil.Process:
-    pid_file = Path(folder) / "postgres" / "data" / "postmaster.pid"
-    return psutil.Process(int(pid_file.read_text().splitlines()[0]))
-
-
-@contextmanager
-def _noop() -> Iterator[_Server]:
-    command = [sys.executable, "-m", "benchmarks.noop_server"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        try:
-            yield _Server(f"127.0.0.1:{port}", psutil.Process(process.pid), None)
-        finally:
-            process.terminate()
-
-
-def _measure(workload: Workload, server: _Server, options: argparse.Namespace) -> dict[str, Any]:
-    orders = {
-        "address": server.address,
-        "workload": workload.kind,
-        "run": secrets.token_hex(4),
-        "accounts": workload.accounts,
-        "callers": max(1, options.callers // workload.callers_divisor),
-        "channels": options.channels,
-        "seconds": options.seconds,
-        "warm_up_seconds": 1.0,
-    }
-    before = _cpu(server.process), _cpu(server.database)
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load", json.dumps(orders)],
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    after = _cpu(server.process), _cpu(server.database)
-    measured: dict[str, Any] = json.loads(done.stdout)
-    measured["calls_per_second"] *= workload.operations
-    elapsed = options.seconds + orders["warm_up_seconds"]
-    measured["server_cores"] = (after[0] - before[0]) / elapsed
-    measured["database_cores"] = (after[1] - before[1]) / elapsed
-    measured["client_cores"] = measured["client_cpu_seconds"] / options.seconds
-    return measured
-
-
-def _cpu(process: psutil.Process | None) -> float:
-    """CPU seconds of a process and all below it."""
-    if process is None:
-        return 0.0
-    family = [process, *process.children(recursive=True)]
-    return sum(sum(member.cpu_times()[:2]) for member in family)
-
-
-def _median(measurements: list[dict[str, Any]]) -> dict[str, float]:
-    return {key: statistics.median(m[key] for m in measurements) for key in measurements[0]}
-
-
-def _table(rows: dict[str, dict[str, float]], options: argparse.Namespace) -> Table:
-    table = Table(
-        title=f"{options.callers} callers, {options.workers} server process(es), fsync on, "
-        f"{os.cpu_count()} cores, median of {options.rounds} × {options.seconds:g} s",
-        caption="calls: a Batch counts as those in it; server, database, client: CPU cores busy",
-    )
-    table.add_column("workload", no_wrap=True)
-    headings = ("calls/s", "× no-op", "p50 ms", "p99 ms", "server", "database", "client")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    noop = rows["no-op server"]["calls_per_second"]
-    for name, row in rows.items():
-        table.add_row(
-            name,
-            f"{row['calls_per_second']:,.0f}",
-            f"{row['calls_per_second'] / noop:.2f}",
-            f"{row['p50_milliseconds']:.1f}",
-            f"{row['p99_milliseconds']:.1f}",
-            f"{row['server_cores']:.2f}",
-            f"{row['database_cores']:.2f}",
-            f"{row['client_cores']:.2f}",
+def _round(
+    load: Load, server: servers.Server, options: argparse.Namespace, results: Results
+) -> Round:
+    warm_up = min(_WARM_UP_SECONDS_MAX, options.seconds / 2)
+    if load.server == "ceiling":
+        sets = ceiling.Orders(
+            server.address, load.workload, load.accounts, load.batch, options.seconds, warm_up
         )
-    return table
+        return rounds.run("benchmarks.ceiling", sets, server.watched)
+    orders = Orders(
+        address=server.address,
+        workload=load.workload,
+        run=secrets.token_hex(4),
+        accounts=load.accounts,
+        callers=load.callers,
+        seconds=options.seconds,
+        warm_up_seconds=warm_up,
+        connections=options.connections,
+        batch=load.batch,
+        rate=_rate(load, results),
+        seed=options.seed,
+    )
+    return rounds.run("benchmarks.load", orders, server.watched)
+
+
+def _rate(load: Load, results: Results) -> float:
+    """What is offered: a part of what the server did when its callers waited for it."""
+    if not load.offered:
+        return 0.0
+    most = results.load(load.server, "debit")
+    if most is None:
+        raise SystemExit(f"{load.label!r} needs what {load.server} does at most: widen --only")
+    return load.offered * results.median(most, "per_second")
 
 
 if __name__ == "__main__":

@@ -6,20 +6,18 @@ committed. This is why `storage.arrays` packs the columns itself, in PostgreSQL'
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
 import psutil
 from rich.console import Console
 
-from meterhold_server.embedded import EmbeddedPostgres
-from meterhold_server.storage import migrate, statements
+from benchmarks import servers
+from meterhold_server.storage import statements
 from meterhold_server.storage.exchange import Connection, columns, exchange
 from meterhold_server.storage.tables import entry
 
@@ -85,13 +83,11 @@ def as_values(connection: Connection, rows: Rows) -> None:
 
 def main() -> None:
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="meterhold-bench-", dir="/var/tmp") as folder:
-        Path(folder).chmod(0o711)
-        with EmbeddedPostgres.start(Path(folder) / "postgres") as postgres:
-            migrate.upgrade(postgres.url)
-            with Connection.connect(postgres.url, autocommit=True) as connection:
-                ways = (as_columns, as_json, as_arrays, as_pipeline, as_values)
-                taken = {way: measure(way, connection) for way in ways}
+    with servers.database() as database:
+        url = database.create_migrated("parameters")
+        with Connection.connect(url, autocommit=True) as connection:
+            ways = (as_columns, as_json, as_arrays, as_pipeline, as_values)
+            taken = {way: measure(way, connection) for way in ways}
     first = taken[as_columns]
     for way, one in taken.items():
         console.print(

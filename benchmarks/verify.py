@@ -10,38 +10,37 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import tempfile
 import time
-from pathlib import Path
+from typing import Final
 
 import psycopg
 
-from benchmarks.ledgers import ENTRIES_OF_ACCOUNT, load_ledger
+from benchmarks import servers
+from benchmarks.ledgers import Accounts, load_ledger
 from meterhold_server.batching.reader import summarizer
-from meterhold_server.embedded import EmbeddedPostgres
-from meterhold_server.storage import migrate
 from meterhold_server.storage.verify import verify
 from meterhold_server.workers.summarizer import Summarizer
+
+ENTRIES_OF_ACCOUNT: Final = 100
 
 
 def main() -> int:
     options = _options()
-    with tempfile.TemporaryDirectory(prefix="meterhold-bench-", dir="/var/tmp") as folder:
-        Path(folder).chmod(0o711)
-        with EmbeddedPostgres.start(Path(folder) / "postgres") as postgres:
-            migrate.upgrade(postgres.url)
-            started = time.perf_counter()
-            with psycopg.connect(postgres.url, autocommit=True) as connection:
-                entries = load_ledger(connection, options.entries, options.each)
-            blocks = asyncio.run(_summarize(postgres.url))
-            loaded = time.perf_counter()
-            print(
-                f"loaded {entries:,} entries, and summed {blocks:,} blocks up, in"
-                f" {loaded - started:.1f} s",
-                flush=True,
-            )
-            found = verify(postgres.url)
-            seconds = time.perf_counter() - loaded
+    with servers.database() as database:
+        url = database.create_migrated("verify")
+        started = time.perf_counter()
+        with psycopg.connect(url, autocommit=True) as connection:
+            accounts = -(-options.entries // options.each)
+            entries = load_ledger(connection, Accounts("user-", accounts, options.each))
+        blocks = asyncio.run(_summarize(url))
+        loaded = time.perf_counter()
+        print(
+            f"loaded {entries:,} entries, and summed {blocks:,} blocks up, in"
+            f" {loaded - started:.1f} s",
+            flush=True,
+        )
+        found = verify(url)
+        seconds = time.perf_counter() - loaded
     print(
         f"verified {found.accounts:,} accounts, {found.entries:,} entries in {seconds:.1f} s:"
         f" {entries / seconds:,.0f} entries/s, {len(found.differences)} differences"

@@ -103,9 +103,9 @@ def test_a_migrated_database_is_left_alone(empty_url: str) -> None:
 def test_one_waits_only_briefly_for_a_lock(empty_url: str) -> None:
     """Who waits for a lock stalls all that come after; better to fail and be run again."""
     migrate.upgrade(empty_url)
-    with psycopg.connect(empty_url) as reader:
+    with psycopg.connect(empty_url) as holder:
         for name in tables.metadata.tables:
-            reader.execute(f"SELECT FROM {name}".encode())
+            holder.execute(f"LOCK TABLE {name} IN SHARE MODE".encode())
         with pytest.raises(sa.exc.OperationalError) as refused:
             migrate.downgrade(empty_url, "-1")
     assert isinstance(refused.value.orig, psycopg.errors.LockNotAvailable)
