@@ -118,10 +118,18 @@ async def test_a_job_that_fails_ends_an_open_loop() -> None:
         await open_loop(orders(rate=200.0, seed=3), job)
 
 
-async def test_without_an_answer_there_are_no_figures() -> None:
+async def test_a_closed_loop_waits_for_an_answer() -> None:
     async def job(call: Call, number: int) -> None:
         await asyncio.sleep(0.3)
         await call(1, asyncio.sleep(0))
 
+    found = await closed_loop(orders(callers=1), job)
+    assert found["per_second"] < 1 / 0.2
+
+
+async def test_without_an_arrival_there_are_no_figures() -> None:
+    async def job(call: Call, number: int) -> None:
+        await call(1, asyncio.sleep(0))
+
     with pytest.raises(RuntimeError, match="measure for longer"):
-        await closed_loop(orders(), job)
+        await open_loop(orders(rate=0.001, seed=1), job)
