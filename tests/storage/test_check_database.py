@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import psycopg
 import pytest
@@ -53,6 +54,15 @@ def test_every_reason_is_told_at_once(embedded: None, empty_url: str) -> None:
 
 def test_unsafe_settings_can_be_allowed_for_tests(embedded: None, database_url: str) -> None:
     check_database(database_url, allow_unsafe=True)
+
+
+def test_a_pooler_that_lends_for_a_transaction(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both connections then have the same process of the database."""
+    with psycopg.connect(database_url, autocommit=True) as lent:
+        monkeypatch.setattr(psycopg, "connect", lambda *_, **__: nullcontext(lent))
+        assert "set pool_mode = session" in refusal(database_url, allow_unsafe=True)
 
 
 @pytest.mark.slow

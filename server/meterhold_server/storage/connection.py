@@ -166,8 +166,9 @@ def check_database(url: str, *, allow_unsafe: bool = False, writes: bool = True)
     standby, and a database that could lose commits, will do as well. Raises DatabaseError, with
     every reason at once, and psycopg.Error if the server cannot be reached.
     """
-    with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
-        reasons = [*_version_reasons(connection)]
+    with _checking(url) as connection:
+        with _checking(url) as second:
+            reasons = [*_version_reasons(connection), *_pooler_reasons(connection, second)]
         if writes:
             reasons += _read_only_reasons(connection)
         reasons += _schema_reasons(connection)
@@ -175,6 +176,22 @@ def check_database(url: str, *, allow_unsafe: bool = False, writes: bool = True)
             reasons += _durability_reasons(connection)
     if reasons:
         raise DatabaseError("The database is refused: " + "; ".join(reasons) + ".")
+
+
+def _checking(url: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(url, autocommit=True, connect_timeout=5)
+
+
+def _pooler_reasons(
+    connection: psycopg.Connection[Any], second: psycopg.Connection[Any]
+) -> Iterator[str]:
+    """What is set or prepared on one connection must not be met, or missed, on another."""
+    both = [_value(each, "SELECT pg_backend_pid()") for each in (connection, second, connection)]
+    if len(set(both)) == 1:
+        yield (
+            "a pooler lends its connections for a transaction each: set pool_mode = session for"
+            " this database in PgBouncer, or connect to PostgreSQL itself"
+        )
 
 
 def _version_reasons(connection: psycopg.Connection[Any]) -> Iterator[str]:

@@ -60,7 +60,7 @@ class Sweeper:
         reader: Reader,
         *,
         interval_seconds: float = 0.5,
-        batch_accounts_max: int = 500,
+        batch_accounts_max: int = 100,
     ) -> None:
         self._engine = engine
         self._reader = reader
