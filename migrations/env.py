@@ -17,6 +17,8 @@ from meterhold_server.storage.tables import metadata
 
 def migrate(connection: sa.Connection) -> None:
     connection.exec_driver_sql("SET lock_timeout = '2s'")
+    # The owner sees no rows of callers unless it says why.
+    connection.exec_driver_sql("SET meterhold.maintenance = 'on'")
     connection.commit()
     context.configure(
         connection=connection, target_metadata=metadata, transaction_per_migration=True

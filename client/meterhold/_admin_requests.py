@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meterhold import _wire
+from meterhold import _enums, _wire
 from meterhold.v1 import admin_service_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from meterhold._enums import Scope
     from meterhold._values import Allowance, SignupGrant
 
 
@@ -52,6 +55,24 @@ def configure_defaults(
 
 def get_defaults(*, unit: str) -> admin_service_pb2.GetDefaultsRequest:
     return admin_service_pb2.GetDefaultsRequest(unit=unit)
+
+
+def create_api_key(
+    name: str, *, scopes: Iterable[Scope], operations_per_second_max: int
+) -> admin_service_pb2.CreateApiKeyRequest:
+    return admin_service_pb2.CreateApiKeyRequest(
+        name=name,
+        scopes=[_enums.to_number("scopes", scope, _enums.SCOPE_NUMBERS) for scope in scopes],
+        operations_per_second_max=operations_per_second_max,
+    )
+
+
+def list_credentials(*, page_size: int) -> admin_service_pb2.ListCredentialsRequest:
+    return admin_service_pb2.ListCredentialsRequest(page_size=page_size)
+
+
+def revoke_credential(credential_id: str) -> admin_service_pb2.RevokeCredentialRequest:
+    return admin_service_pb2.RevokeCredentialRequest(credential_id=credential_id)
 
 
 def verify_balance(account: str, *, unit: str) -> admin_service_pb2.VerifyBalanceRequest:

@@ -13,10 +13,13 @@ from meterhold._enums import (
     LotCategory,
     OnExpiry,
     ReservationState,
+    Scope,
 )
 from meterhold._results import (
     Account,
     Balance,
+    CreatedApiKey,
+    Credential,
     DebitResult,
     Defaults,
     Difference,
@@ -59,6 +62,7 @@ _LOT_CATEGORY = _enums.by_number(_enums.LOT_CATEGORY_NUMBERS)
 _ENTRY_KIND = _enums.by_number(_enums.ENTRY_KIND_NUMBERS)
 _ALLOWANCE_PERIOD = _enums.by_number(_enums.ALLOWANCE_PERIOD_NUMBERS)
 _RESERVATION_STATE = _enums.by_number(_enums.RESERVATION_STATE_NUMBERS)
+_SCOPE = _enums.by_number(_enums.SCOPE_NUMBERS)
 _DEBIT_STATUS = _enums.by_number(_enums.DEBIT_STATUS_NUMBERS)
 
 
@@ -195,6 +199,20 @@ def defaults(
     )
 
 
+def created_api_key(response: admin_service_pb2.CreateApiKeyResponse) -> CreatedApiKey:
+    return CreatedApiKey(credential=_credential(response.credential), api_key=response.api_key)
+
+
+def credentials(response: admin_service_pb2.ListCredentialsResponse) -> Iterator[Credential]:
+    return map(_credential, response.credentials)
+
+
+def revoked_credential(
+    response: admin_service_pb2.RevokeCredentialResponse,
+) -> Credential | None:
+    return _credential(response.credential) if response.HasField("credential") else None
+
+
 def verified(response: admin_service_pb2.VerifyBalanceResponse) -> VerifyResult:
     return VerifyResult(
         differences=tuple(map(_difference, response.differences)),
@@ -314,6 +332,19 @@ def _difference(message: admin_service_pb2.Difference) -> Difference:
         stored_micros=message.stored_micros,
         expected_micros=message.expected_micros,
         description=message.description,
+    )
+
+
+def _credential(message: admin_service_pb2.Credential) -> Credential:
+    return Credential(
+        credential_id=message.credential_id,
+        name=message.name,
+        scopes=tuple(_SCOPE.get(scope, Scope.UNKNOWN) for scope in message.scopes),
+        certificate_name=message.certificate_name,
+        operations_per_second_max=message.operations_per_second_max,
+        create_time=_time(message.create_time),
+        last_use_time=_time(message.last_use_time) if message.HasField("last_use_time") else None,
+        revoke_time=_time(message.revoke_time) if message.HasField("revoke_time") else None,
     )
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         OnExpiry,
         Overage,
         ReservationState,
+        Scope,
         SpendDimension,
     )
     from meterhold._values import (
@@ -677,4 +678,38 @@ class AsyncClient:
         request = _admin_requests.rebuild_balance(account, unit=unit)
         return _answers.rebuilt(
             await self._calls.call(self._calls.admin.RebuildBalance, request, timeout_seconds)
+        )
+
+    async def create_api_key(
+        self,
+        name: str,
+        *,
+        scopes: Iterable[Scope],
+        operations_per_second_max: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> _results.CreatedApiKey:
+        """See `Client.create_api_key`."""
+        request = _admin_requests.create_api_key(
+            name, scopes=scopes, operations_per_second_max=operations_per_second_max
+        )
+        return _answers.created_api_key(
+            await self._calls.call(self._calls.admin.CreateApiKey, request, timeout_seconds)
+        )
+
+    def list_credentials(
+        self, *, page_size: int = 0, timeout_seconds: float | None = None
+    ) -> AsyncIterator[_results.Credential]:
+        """See `Client.list_credentials`."""
+        request = _admin_requests.list_credentials(page_size=page_size)
+        return self._calls.items(
+            self._calls.admin.ListCredentials, request, _answers.credentials, timeout_seconds
+        )
+
+    async def revoke_credential(
+        self, credential_id: str, *, timeout_seconds: float | None = None
+    ) -> _results.Credential | None:
+        """See `Client.revoke_credential`."""
+        request = _admin_requests.revoke_credential(credential_id)
+        return _answers.revoked_credential(
+            await self._calls.call(self._calls.admin.RevokeCredential, request, timeout_seconds)
         )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         OnExpiry,
         Overage,
         ReservationState,
+        Scope,
         SpendDimension,
     )
     from meterhold._values import (
@@ -879,4 +880,49 @@ class Client:
         request = _admin_requests.rebuild_balance(account, unit=unit)
         return _answers.rebuilt(
             self._calls.call(self._calls.admin.RebuildBalance, request, timeout_seconds)
+        )
+
+    def create_api_key(
+        self,
+        name: str,
+        *,
+        scopes: Iterable[Scope],
+        operations_per_second_max: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> _results.CreatedApiKey:
+        """Make an API key of the caller's namespace; `name` tells what it is for.
+
+        It may have some of the scopes that the caller has. `operations_per_second_max` 0 = no
+        limit. The key is answered this once. After `OutcomeUnknown` there may be one that nobody
+        has: `list_credentials` shows it.
+        """
+        request = _admin_requests.create_api_key(
+            name, scopes=scopes, operations_per_second_max=operations_per_second_max
+        )
+        return _answers.created_api_key(
+            self._calls.call(self._calls.admin.CreateApiKey, request, timeout_seconds)
+        )
+
+    def list_credentials(
+        self, *, page_size: int = 0, timeout_seconds: float | None = None
+    ) -> Iterator[_results.Credential]:
+        """Iterate over the credentials of the caller's namespace, oldest first, revoked ones too.
+
+        Pages as in `list_reservations`.
+        """
+        request = _admin_requests.list_credentials(page_size=page_size)
+        return self._calls.items(
+            self._calls.admin.ListCredentials, request, _answers.credentials, timeout_seconds
+        )
+
+    def revoke_credential(
+        self, credential_id: str, *, timeout_seconds: float | None = None
+    ) -> _results.Credential | None:
+        """Revoke a credential of the caller's namespace; None if there is none of that id.
+
+        It opens nothing after 5 seconds at most. One that is revoked stays as it is.
+        """
+        request = _admin_requests.revoke_credential(credential_id)
+        return _answers.revoked_credential(
+            self._calls.call(self._calls.admin.RevokeCredential, request, timeout_seconds)
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
-from meterhold.v1 import ledger_service_pb2, metering_service_pb2, types_pb2
+from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2, types_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,6 +122,21 @@ class ReservationState(StrEnum):
     """Something this version of the client has no name for. Cannot be sent."""
 
 
+class Scope(StrEnum):
+    """What a credential may be used for. None includes another."""
+
+    METER = "METER"
+    """Reserve, settle, release, extend and debit."""
+    GRANT = "GRANT"
+    """Put credits in, give charges back, and undo grants."""
+    READ = "READ"
+    """Balances, entries, reports, accounts and verification."""
+    ADMIN = "ADMIN"
+    """Configure and rebuild accounts; make, list and revoke credentials."""
+    UNKNOWN = "UNKNOWN"
+    """Something this version of the client has no name for. Cannot be sent."""
+
+
 class DebitStatus(StrEnum):
     """Whether a debit was made now or before."""
 
@@ -177,6 +192,12 @@ RESERVATION_STATE_NUMBERS = {
     ReservationState.SETTLED: types_pb2.RESERVATION_STATE_SETTLED,
     ReservationState.RELEASED: types_pb2.RESERVATION_STATE_RELEASED,
     ReservationState.EXPIRED: types_pb2.RESERVATION_STATE_EXPIRED,
+}
+SCOPE_NUMBERS = {
+    Scope.METER: admin_service_pb2.SCOPE_METER,
+    Scope.GRANT: admin_service_pb2.SCOPE_GRANT,
+    Scope.READ: admin_service_pb2.SCOPE_READ,
+    Scope.ADMIN: admin_service_pb2.SCOPE_ADMIN,
 }
 DEBIT_STATUS_NUMBERS = {
     DebitStatus.DEBITED: metering_service_pb2.DEBIT_STATUS_DEBITED,

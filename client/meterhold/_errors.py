@@ -20,7 +20,11 @@ Each name says what to do: change something, wait, replay, or report.
     │       ├── ReservationNotFound
     │       ├── GrantNotFound
     │       └── EntryNotFound
+    ├── AccessDenied                not done; the server does not let this caller do it
+    │   ├── CredentialInvalid       no credential, or one that is malformed, unknown or revoked
+    │   └── ScopeMissing            the credential may not be used for this call
     ├── Unavailable                 not done; try again after `retry_delay_seconds`
+    │   └── RateLimited             the credential has done as many operations as it may for now
     ├── OutcomeUnknown              may have been done; send the same request with the same key
     └── ServerError                 a bug in the server; see `applied`
 """
@@ -235,11 +239,40 @@ class EntryNotFound(NotFound):
     """The account has no ledger entry of that seq or key."""
 
 
+class AccessDenied(MeterholdError):
+    """The server does not let this caller do it, and nothing was done.
+
+    It says nothing of the request: with the right credential the same one may succeed.
+    """
+
+
+class CredentialInvalid(AccessDenied):
+    """No credential came with the call, or one that is malformed, unknown or revoked."""
+
+
+class ScopeMissing(AccessDenied):
+    """The credential may not be used for this call."""
+
+    @property
+    def scope(self) -> str:
+        """What it lacks: `meter`, `grant`, `read` or `admin`."""
+        return self.metadata.get("scope", "")
+
+
 class Unavailable(MeterholdError):
     """The server could not take the call on, and nothing was done. Try again with the same key.
 
     Wait `retry_delay_seconds` first, if given.
     """
+
+
+class RateLimited(Unavailable):
+    """The credential has done as many operations as it may for now. Nothing was done."""
+
+    @property
+    def operations_per_second_max(self) -> int:
+        """How many it may do in a second."""
+        return int(self.metadata.get("operationsPerSecondMax", "0"))
 
 
 class OutcomeUnknown(MeterholdError):
@@ -278,6 +311,9 @@ BY_REASON: dict[str, type[MeterholdError]] = {
     "SOURCE_MISMATCH": SourceMismatch,
     "CHAIN_REFUSED": ChainRefused,
     "IDEMPOTENCY_MISMATCH": IdempotencyMismatch,
+    "CREDENTIAL_INVALID": CredentialInvalid,
+    "SCOPE_MISSING": ScopeMissing,
+    "RATE_LIMITED": RateLimited,
     "OVERLOADED": Unavailable,
     "SHUTTING_DOWN": Unavailable,
     "DATABASE_UNAVAILABLE": Unavailable,
@@ -291,6 +327,8 @@ BY_REASON: dict[str, type[MeterholdError]] = {
 _BY_CODE: dict[grpc.StatusCode, type[MeterholdError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.UNAUTHENTICATED: AccessDenied,
+    grpc.StatusCode.PERMISSION_DENIED: AccessDenied,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.INTERNAL: ServerError,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from meterhold.v1 import metering_service_pb2
+from meterhold.v1 import admin_service_pb2, metering_service_pb2
 
 # For each call that changes something: its key is the first of these fields that is set.
 _KEY_FIELDS: dict[type, tuple[str, ...]] = {
@@ -19,6 +19,8 @@ _KEY_FIELDS: dict[type, tuple[str, ...]] = {
     # They say how much is revoked all in all, so that the grant alone makes them safe to repeat.
     metering_service_pb2.RevokeGrantRequest: ("grant_key",),
     metering_service_pb2.ReinstateGrantRequest: ("grant_key",),
+    # Sent again it would make another key.
+    admin_service_pb2.CreateApiKeyRequest: (),
 }
 
 

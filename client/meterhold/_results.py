@@ -5,13 +5,20 @@ All amounts are int micro-units, 1 credit = 1 000 000 micros. All times are awar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from meterhold._enums import DebitStatus, EntryKind, LotCategory, OnExpiry, ReservationState
+    from meterhold._enums import (
+        DebitStatus,
+        EntryKind,
+        LotCategory,
+        OnExpiry,
+        ReservationState,
+        Scope,
+    )
     from meterhold._values import Allowance, Cash, SignupGrant, Source, Usage
 
 
@@ -341,6 +348,32 @@ class Defaults:
     unit: str
     signup_grant: SignupGrant | None
     allowance: Allowance | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """An API key, or a client certificate by its `certificate_name`, empty for a key.
+
+    `operations_per_second_max` 0 = no limit. `last_use_time` is to the minute, None if it was never
+    used; `revoke_time` is None if it was not revoked.
+    """
+
+    credential_id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    certificate_name: str
+    operations_per_second_max: int
+    create_time: datetime
+    last_use_time: datetime | None
+    revoke_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedApiKey:
+    """A key that was made. `api_key` is shown this once, and not in the `repr`."""
+
+    credential: Credential
+    api_key: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import getpass
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,11 +19,18 @@ from meterhold_server.core.model import AccountKey
 from meterhold_server.core.operations import Rebuild
 from meterhold_server.core.outcomes import Rebuilt
 from meterhold_server.embedded import EmbeddedPostgres
+from meterhold_server.rpc.access import Access, OpenAccess
+from meterhold_server.rpc.authentication import CredentialAccess
 from meterhold_server.rpc.requests import Caller
-from meterhold_server.rpc.server import RpcServer, Tls
+from meterhold_server.rpc.server import RpcServer
 from meterhold_server.rpc.service import Service
+from meterhold_server.rpc.tls import TlsFiles
 from meterhold_server.storage import migrate
-from meterhold_server.storage.connection import check_database
+from meterhold_server.storage.connection import (
+    check_database,
+    connect_credentials,
+    connect_reader_for_callers,
+)
 from meterhold_server.workers.summarizer import Summarizer
 from meterhold_server.workers.sweeper import Sweeper
 
@@ -63,10 +71,13 @@ def database(
 
 class Running(NamedTuple):
     engine: Engine
+    due: Reader
+    """For the sweeper, who looks at all namespaces."""
     reader: Reader
     reports: Reader
     verifier: Reader
     summarizer: Reader
+    credentials: Reader
 
 
 @asynccontextmanager
@@ -74,24 +85,28 @@ async def engine(settings: EngineSettings, url: str) -> AsyncIterator[Running]:
     """The lanes and the readers on a database. At the end, all that waits is carried out first."""
     running = Running(
         Engine(url, settings.rules, settings.lane_limits, lanes=settings.lanes),
-        Reader(url),
+        Reader(url, threads=1),
+        Reader(url, connect=connect_reader_for_callers),
         # A thread of their own, so that no look at a balance waits for a report.
         Reader(url, threads=1, waiting_reads_max=REPORTS_WAITING_MAX, read_seconds=0.5),
         verifier(url),
         summarizer(url),
+        Reader(url, threads=1, connect=connect_credentials),
     )
     try:
         yield running
     finally:
         await running.engine.close()
+        await running.due.close()
         await running.reader.close()
         await running.reports.close()
         await running.verifier.close()
         await running.summarizer.close()
+        await running.credentials.close()
 
 
 def sweeper(settings: EngineSettings, running: Running) -> Sweeper:
-    return Sweeper(running.engine, running.reader, interval_seconds=settings.sweep_interval_seconds)
+    return Sweeper(running.engine, running.due, interval_seconds=settings.sweep_interval_seconds)
 
 
 async def serve(
@@ -105,7 +120,7 @@ async def serve(
     """Serve until `stopping` is set, then drain. `announce` is told the address once it answers.
 
     `share_port` lets other processes that say so too listen on the same port. Raises OSError if the
-    address is taken.
+    address is taken, and TlsError.
     """
     async with engine(settings, url) as running:
         service = Service(
@@ -115,34 +130,59 @@ async def serve(
             running.reports,
             running.verifier,
             running.summarizer,
+            running.credentials,
         )
-        server = RpcServer(
-            service,
-            reflect=settings.reflection,
-            log_calls=settings.log_calls,
-            share_port=share_port,
-        )
-        host, _ = host_and_port(settings.address)
-        port = server.listen(settings.address, _tls(settings))
-        sweeping = sweeper(settings, running)
-        summarizing = Summarizer(
-            running.summarizer, interval_seconds=settings.summarize_interval_seconds
-        )
-        await server.start()
-        _spare_collections()
-        if settings.sweep:
-            sweeping.start()
-        if settings.summarize:
-            summarizing.start()
-        announce(f"{host}:{port}")
-        await stopping.wait()
-        _log.info("draining")
+        async with _access(settings, service) as access:
+            server = RpcServer(
+                access,
+                reflect=settings.reflection,
+                log_calls=settings.log_calls,
+                share_port=share_port,
+            )
+            host, _ = host_and_port(settings.address)
+            port = server.listen(settings.address, _tls(settings))
+            await server.start()
+            _spare_collections()
+            async with _working(settings, running):
+                announce(f"{host}:{port}")
+                await stopping.wait()
+                _log.info("draining")
+            await server.stop(
+                notice_seconds=settings.drain_notice_seconds,
+                grace_seconds=settings.drain_grace_seconds,
+            )
+
+
+@asynccontextmanager
+async def _working(settings: ServeSettings, running: Running) -> AsyncIterator[None]:
+    """What a server does beside its calls."""
+    sweeping = sweeper(settings, running)
+    summarizing = Summarizer(
+        running.summarizer, interval_seconds=settings.summarize_interval_seconds
+    )
+    if settings.sweep:
+        sweeping.start()
+    if settings.summarize:
+        summarizing.start()
+    try:
+        yield
+    finally:
         await sweeping.stop()
         await summarizing.stop()
-        await server.stop(
-            notice_seconds=settings.drain_notice_seconds,
-            grace_seconds=settings.drain_grace_seconds,
-        )
+
+
+@asynccontextmanager
+async def _access(settings: ServeSettings, service: Service) -> AsyncIterator[Access]:
+    """Who may come in. At the end, what is known of the use of credentials is written down."""
+    if not settings.asks_for_credentials:
+        yield OpenAccess(service.of(service.caller))
+        return
+    access = CredentialAccess(service)
+    access.start()
+    try:
+        yield access
+    finally:
+        await access.close()
 
 
 async def sweep(settings: EngineSettings, url: str, stopping: asyncio.Event) -> None:
@@ -163,12 +203,17 @@ async def rebuild(
     done: dict[AccountKey, Rebuilt] = {}
     try:
         for account in accounts:
-            outcome = await engine.submit(Rebuild(account))
+            outcome = await engine.submit(Rebuild(account, actor=operator()))
             assert isinstance(outcome, Rebuilt), "a rebuild is not refused"
             done[account] = outcome
     finally:
         await engine.close()
     return done
+
+
+def operator() -> str:
+    """Who gives a command, as the audit log calls them."""
+    return f"command:{getpass.getuser()}"
 
 
 def stop_on_signals(stopping: asyncio.Event) -> None:
@@ -188,7 +233,7 @@ def _spare_collections() -> None:
     gc.set_threshold(50_000, 50, 50)
 
 
-def _tls(settings: ServeSettings) -> Tls | None:
+def _tls(settings: ServeSettings) -> TlsFiles | None:
     if settings.tls_certificate is None or settings.tls_private_key is None:
         return None
-    return Tls(settings.tls_certificate.read_bytes(), settings.tls_private_key.read_bytes())
+    return TlsFiles(settings.tls_certificate, settings.tls_private_key, settings.tls_client_roots)

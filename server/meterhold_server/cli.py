@@ -12,18 +12,34 @@ import psycopg
 import structlog
 from pydantic import Field, ValidationError
 
-from meterhold_server import app, verification
+from meterhold_server import app, auditing, keys, verification
 from meterhold_server.batching.failures import Failure
-from meterhold_server.config import DatabaseSettings, EngineSettings, ServeSettings
+from meterhold_server.config import (
+    DatabaseSettings,
+    EngineSettings,
+    NamespaceSettings,
+    ServeSettings,
+)
 from meterhold_server.demo import DemoError
 from meterhold_server.demo.settings import DemoSettings
 from meterhold_server.embedded import EmbeddedPostgresError
 from meterhold_server.logs import configure_logs
 from meterhold_server.processes import READY_LINE, serve_processes
+from meterhold_server.rpc.tls import TlsError
 from meterhold_server.storage import migrate
 from meterhold_server.storage.connection import DatabaseError
+from meterhold_server.storage.credentials import CertificateTakenError
 
-_FAILURES = (DatabaseError, DemoError, EmbeddedPostgresError, Failure, OSError, psycopg.Error)
+_FAILURES = (
+    CertificateTakenError,
+    DatabaseError,
+    DemoError,
+    EmbeddedPostgresError,
+    Failure,
+    OSError,
+    TlsError,
+    psycopg.Error,
+)
 _log = structlog.get_logger(__name__)
 _S = TypeVar("_S", bound=DatabaseSettings)
 
@@ -44,8 +60,16 @@ class SweepSettings(EngineSettings):
 def serve(settings: ServeSettings) -> int:
     """Serve gRPC, until SIGTERM or Ctrl-C."""
 
+    if not settings.asks_for_credentials:
+        _log.warning(
+            "callers_are_not_authenticated",
+            namespace=settings.namespace,
+            advice="every local user may do everything; to ask for keys, set METERHOLD_AUTH=keys",
+        )
+
     def announce(address: str) -> None:
-        _log.info("serving", address=address, workers=settings.workers)
+        auth = "keys" if settings.asks_for_credentials else "none"
+        _log.info("serving", address=address, workers=settings.workers, auth=auth)
 
     async def run(url: str) -> None:
         stopping = asyncio.Event()
@@ -131,6 +155,10 @@ COMMANDS = {
     "sweep": Command(sweep, SweepSettings),
     "migrate": Command(migrate_database, MigrateSettings),
     "verify": Command(verification.run, verification.VerifySettings),
+    "keys create": Command(keys.create, keys.CreateSettings),
+    "keys list": Command(keys.list_all, NamespaceSettings),
+    "keys revoke": Command(keys.revoke, keys.RevokeSettings),
+    "audit": Command(auditing.run, auditing.AuditSettings),
     "worker": Command(worker, ServeSettings, hidden=True),
 }
 
@@ -141,6 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in ("-V", "--version"):
         print(f"meterhold-server {version('meterhold')}")
         return 0
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        name = f"{name} {rest.pop(0)}"
     command = COMMANDS.get(name)
     if command is None:
         return _usage(None if name in ("-h", "--help") else name)
@@ -188,7 +218,7 @@ def _usage(unknown: str | None) -> int:
     print("usage: meterhold-server COMMAND [OPTIONS]\n\ncommands:", file=out)
     for name, command in COMMANDS.items():
         if not command.hidden:
-            print(f"  {name:<9} {(command.run.__doc__ or '').splitlines()[0]}", file=out)
+            print(f"  {name:<11} {(command.run.__doc__ or '').splitlines()[0]}", file=out)
     print("\nmeterhold-server COMMAND --help lists a command's options.", file=out)
     return 2 if unknown else 0
 

@@ -24,6 +24,13 @@ LogFormat = Literal["auto", "json", "console"]
 """JSON lines for programs, `console` for people; `auto` is `console` on a terminal, else JSON."""
 
 
+Auth = Literal["auto", "keys", "none"]
+"""`keys`: every caller proves a credential. `none`: nobody does, on a loopback address alone.
+
+`auto` is `none` on a loopback address without TLS, else `keys`.
+"""
+
+
 class DatabaseSettings(BaseSettings):
     """Which database, and how to log."""
 
@@ -58,11 +65,19 @@ class DatabaseSettings(BaseSettings):
         return "\n".join(lines)
 
 
+class NamespaceSettings(DatabaseSettings):
+    """Whose it is."""
+
+    namespace: Annotated[
+        str, Field(min_length=1, max_length=64, description="the tenant that it belongs to")
+    ] = "default"
+
+
 class EngineSettings(DatabaseSettings):
     """The lanes and the rules."""
 
     namespace: Annotated[
-        str, Field(min_length=1, max_length=64, description="the tenant that callers belong to")
+        str, Field(min_length=1, max_length=64, description="the tenant, where no credential tells")
     ] = "default"
     lanes: Annotated[PositiveInt, Field(le=64, description="writers in a process")] = 1
     batch_operations_max: Annotated[PositiveInt, Field(le=10_000)] = 256
@@ -123,8 +138,15 @@ class ServeSettings(EngineSettings):
     summarize_interval_seconds: PositiveFloat = 300.0
     reflection: Annotated[bool, Field(description="serve gRPC reflection")] = True
     log_calls: Annotated[LogCalls, Field(description="which finished calls to log")] = "failed"
+    auth: Annotated[
+        Auth,
+        Field(description="`keys` = only callers with a credential; `none` = on loopback only"),
+    ] = "auto"
     tls_certificate: Annotated[Path | None, Field(description="PEM file, the whole chain")] = None
     tls_private_key: Annotated[Path | None, Field(description="PEM file")] = None
+    tls_client_roots: Annotated[
+        Path | None, Field(description="PEM file; every client must then have a certificate by it")
+    ] = None
     allow_plaintext: Annotated[
         bool, Field(description="listen without TLS on an address that is not loopback")
     ] = False
@@ -133,10 +155,24 @@ class ServeSettings(EngineSettings):
     ] = 0.0
     drain_grace_seconds: Annotated[PositiveFloat, Field(description="for running calls")] = 20.0
 
+    @property
+    def asks_for_credentials(self) -> bool:
+        """Whether a caller has to prove a credential."""
+        if self.auth == "auto":
+            return self.tls_certificate is not None or not _is_loopback(self.address)
+        return self.auth == "keys"
+
     @model_validator(mode="after")
     def _closed_by_default(self) -> ServeSettings:
         if (self.tls_certificate is None) != (self.tls_private_key is None):
             raise ValueError("tls_certificate and tls_private_key go together")
+        if self.tls_client_roots and not self.tls_certificate:
+            raise ValueError("tls_client_roots needs TLS: set tls_certificate and tls_private_key")
+        if self.auth == "none" and not _is_loopback(self.address):
+            raise ValueError(
+                f"auth is none, and address {self.address} is not loopback: anybody could come in; "
+                "use auth=keys, and make a key with `meterhold-server keys create`"
+            )
         if self.tls_certificate or self.allow_plaintext or _is_loopback(self.address):
             return self
         raise ValueError(

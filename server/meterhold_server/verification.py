@@ -72,7 +72,7 @@ def _repair(url: str, settings: VerifySettings, found: Verification) -> None:
     """Set right each account that differs. Print what was posted for it."""
     accounts = list(dict.fromkeys(each.account for each in found.differences if each.account))
     for account, rebuilt in asyncio.run(app.rebuild(settings, url, accounts)).items():
-        stray = remove_stray_claims(url, account, settings.rules)
+        stray = remove_stray_claims(url, account, settings.rules, actor=app.operator())
         with connect_summarizer(url) as connection:
             remove_wrong_blocks(connection, account_id_of(account))
         _tell(account, [*rebuilt.corrections, *stray])

@@ -119,6 +119,7 @@ def test_there_is_one_method_per_call() -> None:
             ledger_service_pb2.SpendDimension,
         ),
         (_enums.RESERVATION_STATE_NUMBERS, meterhold.ReservationState, types_pb2.ReservationState),
+        (_enums.SCOPE_NUMBERS, meterhold.Scope, admin_service_pb2.Scope),
         (_enums.DEBIT_STATUS_NUMBERS, meterhold.DebitStatus, metering_service_pb2.DebitStatus),
     ],
 )
@@ -149,6 +150,8 @@ def test_result_fields_are_those_of_the_contract() -> None:
         meterhold.SpendReport: ledger_service_pb2.SpendReportResponse,
         meterhold.SpendRow: ledger_service_pb2.SpendRow,
         meterhold.Defaults: admin_service_pb2.Defaults,
+        meterhold.Credential: admin_service_pb2.Credential,
+        meterhold.CreatedApiKey: admin_service_pb2.CreateApiKeyResponse,
         meterhold.SignupGrant: admin_service_pb2.SignupGrant,
         meterhold.Allowance: types_pb2.Allowance,
         meterhold.ExpectedSource: types_pb2.ExpectedSource,

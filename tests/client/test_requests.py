@@ -19,6 +19,7 @@ from meterhold import (
     OnExpiry,
     Overage,
     ReservationState,
+    Scope,
     SignupGrant,
     Source,
     SpendDimension,
@@ -460,6 +461,22 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], Message]] = [
         {"signup_grant": SignupGrant.OFF},
         admin.ConfigureDefaultsRequest(signup_grant=admin.SignupGrant()),
     ),
+    (
+        "create_api_key",
+        ("gateway",),
+        {"scopes": [Scope.METER, Scope.READ], "operations_per_second_max": 5},
+        admin.CreateApiKeyRequest(
+            name="gateway",
+            scopes=[admin.SCOPE_METER, admin.SCOPE_READ],
+            operations_per_second_max=5,
+        ),
+    ),
+    (
+        "revoke_credential",
+        ("mfzwizlnmfzwizln",),
+        {},
+        admin.RevokeCredentialRequest(credential_id="mfzwizlnmfzwizln"),
+    ),
     ("get_defaults", (), {"unit": "minutes"}, admin.GetDefaultsRequest(unit="minutes")),
     *(
         (method, ("alice",), {"unit": "minutes"}, request(account="alice", unit="minutes"))
@@ -527,7 +544,10 @@ LISTS: list[tuple[str, dict[str, Any], Message, Message]] = [
 
 
 # An attempt of these is not cut short.
-LONG_CALLS = {"get_stats", "spend_report", "verify_balance", "rebuild_balance"}
+LONG_CALLS = {
+    *("get_stats", "spend_report", "verify_balance", "rebuild_balance"),
+    "create_api_key",  # It has no key, and is made but once.
+}
 
 
 def _response_to(request: Message) -> Message:
@@ -566,6 +586,14 @@ async def test_list_sends_its_arguments(
     assert [item async for item in client.items(method, "alice", **kwargs)] == []
     assert server.request == expected
     assert server.calls[0].seconds_remaining == pytest.approx(3, abs=1)
+
+
+async def test_list_credentials_sends_its_arguments(
+    client: AnyClient, server: ScriptedServer
+) -> None:
+    server.answer(admin.ListCredentialsResponse())
+    assert [item async for item in client.items("list_credentials", page_size=7)] == []
+    assert server.request == admin.ListCredentialsRequest(page_size=7)
 
 
 async def test_timeout_of_the_call_comes_before_that_of_the_client(

@@ -15,6 +15,8 @@ from meterhold import (
     AllowancePeriod,
     Balance,
     Cash,
+    CreatedApiKey,
+    Credential,
     DebitResult,
     DebitStatus,
     Defaults,
@@ -34,6 +36,7 @@ from meterhold import (
     ReservationState,
     ReserveResult,
     RevokeResult,
+    Scope,
     SettleResult,
     SignupGrant,
     Source,
@@ -57,6 +60,24 @@ if TYPE_CHECKING:
 TIME = datetime(2026, 11, 21, 10, 0, 0, 123456, tzinfo=UTC)
 TIME_ON_WIRE = timestamp_pb2.Timestamp()
 TIME_ON_WIRE.FromDatetime(TIME)
+CREDENTIAL_ON_WIRE = admin.Credential(
+    credential_id="mfzwizlnmfzwizln",
+    name="gateway",
+    scopes=[admin.SCOPE_METER, admin.SCOPE_READ],
+    operations_per_second_max=5,
+    create_time=TIME_ON_WIRE,
+    last_use_time=TIME_ON_WIRE,
+)
+CREDENTIAL = Credential(
+    credential_id="mfzwizlnmfzwizln",
+    name="gateway",
+    scopes=(Scope.METER, Scope.READ),
+    certificate_name="",
+    operations_per_second_max=5,
+    create_time=TIME,
+    last_use_time=TIME,
+    revoke_time=None,
+)
 METADATA = {"n": 3, "ratio": 0.5, "ok": True, "none": None, "list": [1, {"a": "b"}]}
 STRUCT = struct_pb2.Struct()
 STRUCT.update(METADATA)
@@ -439,6 +460,21 @@ RESULTS: list[tuple[str, tuple[Any, ...], dict[str, Any], Message, object]] = [
             ("get_defaults", admin.GetDefaultsResponse),
         )
     ),
+    (
+        "create_api_key",
+        ("gateway",),
+        {"scopes": [Scope.METER]},
+        admin.CreateApiKeyResponse(credential=CREDENTIAL_ON_WIRE, api_key="mh_x_y"),
+        CreatedApiKey(credential=CREDENTIAL, api_key="mh_x_y"),
+    ),
+    (
+        "revoke_credential",
+        ("mfzwizlnmfzwizln",),
+        {},
+        admin.RevokeCredentialResponse(credential=CREDENTIAL_ON_WIRE),
+        CREDENTIAL,
+    ),
+    ("revoke_credential", ("none",), {}, admin.RevokeCredentialResponse(), None),
     (
         "get_stats",
         (),

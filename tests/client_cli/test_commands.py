@@ -14,6 +14,7 @@ import pytest
 import meterhold
 from client_cli.conftest import Run
 from support.certificates import needs_openssl, self_signed
+from support.keys import make_key
 from support.service import service
 
 
@@ -424,7 +425,8 @@ async def test_over_tls(run_alone: Run, database_url: str, tmp_path: Path) -> No
     certificate, private_key = self_signed(tmp_path, "meterhold.example")
     settings = {"tls_certificate": certificate, "tls_private_key": private_key}
     async with service(database_url, **settings) as address:
-        asked = ("balance", "alice", "--json", "--address", address)
+        key = make_key(database_url).text
+        asked = ("balance", "alice", "--json", "--address", address, "--api-key", key)
         trusted = ("--tls-root-certificates", str(certificate))
         done = await run_alone(*asked, *trusted, "--tls-server-name", "meterhold.example")
         assert done.value["available_micros"] == 0

@@ -32,6 +32,12 @@ SETTLED = metering.SettleResponse()
 RELEASED = metering.ReleaseResponse(changed=True)
 NO_RETRY = (("grpc-retry-pushback-ms", "-1"),)
 AWAY = Abort(grpc.StatusCode.UNAVAILABLE, "away", (error_info("DATABASE_UNAVAILABLE"),), NO_RETRY)
+DENIED = Abort(
+    grpc.StatusCode.UNAUTHENTICATED, "revoked", (error_info("CREDENTIAL_INVALID"),), NO_RETRY
+)
+LIMITED = Abort(
+    grpc.StatusCode.RESOURCE_EXHAUSTED, "too many", (error_info("RATE_LIMITED"),), NO_RETRY
+)
 UNKNOWN = Abort(
     grpc.StatusCode.UNAVAILABLE, "?", (error_info("OUTCOME_UNKNOWN", "UNKNOWN"),), NO_RETRY
 )
@@ -109,14 +115,18 @@ async def _delivered(server: ScriptedServer, count: int) -> list[Any]:
     return [call.request for call in server.calls]
 
 
+@pytest.mark.parametrize(
+    "failure", [AWAY, DENIED, LIMITED], ids=["unavailable", "denied", "limited"]
+)
 async def test_journal_keeps_a_settle_and_delivers_it_when_the_server_is_back(
     opened: Callable[..., Twin],
     server: ScriptedServer,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    failure: Abort,
 ) -> None:
     twin = opened(journal=tmp_path / "journal")
-    server.answer(RESERVED, AWAY, AWAY, AWAY, SETTLED)
+    server.answer(RESERVED, failure, failure, failure, SETTLED)
     server.last = _refused("SENT_TWICE")
     with caplog.at_level(logging.WARNING, "meterhold"):
         async with twin.hold() as hold:

@@ -43,8 +43,18 @@ _QUESTIONS: Final = {
         SELECT relname, relacl::text FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND relacl IS NOT NULL
     """,
+    "row security": """
+        SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relrowsecurity
+    """,
+    "policies": """
+        SELECT tablename, policyname, permissive, roles::text, cmd, qual, with_check
+        FROM pg_policies WHERE schemaname = 'public'
+    """,
 }
-ONLY_IN_MIGRATIONS: Final = frozenset({"triggers", "functions", "grants"})
+ONLY_IN_MIGRATIONS: Final = frozenset(
+    {"triggers", "functions", "grants", "row security", "policies"}
+)
 """Fences around the tables, which the metadata does not tell of."""
 
 

@@ -14,9 +14,11 @@ from meterhold_server.batching.failures import Failure
 from meterhold_server.core.model import Rules
 from meterhold_server.core.operations import Operation
 from meterhold_server.core.outcomes import Outcome
+from meterhold_server.rpc.access import Guest, OpenAccess
+from meterhold_server.rpc.errors import Refusal
 from meterhold_server.rpc.requests import Caller
 from meterhold_server.rpc.server import RpcServer
-from meterhold_server.rpc.service import Service
+from meterhold_server.rpc.service import Context, Service
 
 RETRYING: Final = {
     "methodConfig": [
@@ -55,17 +57,26 @@ class ScriptedEngine:
         return [next(self._answers) for _ in operations]
 
 
+class ClosedAccess:
+    """Lets nobody in."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+
+    async def guest(self, context: Context) -> Guest:
+        raise self._refusal
+
+
 @asynccontextmanager
 async def scripted(
-    *answers: Failure | Outcome, retrying: bool = False
+    *answers: Failure | Outcome, retrying: bool = False, refusal: Refusal | None = None
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a real server in front of a ScriptedEngine."""
+    """A channel to a real server in front of a ScriptedEngine. `refusal` lets nobody in."""
     engine: Any = ScriptedEngine(answers)
     no_reader: Any = None
-    service = Service(
-        engine, no_reader, Caller("default", Rules()), no_reader, no_reader, no_reader
-    )
-    server = RpcServer(service, reflect=False, log_calls="none", share_port=False)
+    service = Service(engine, no_reader, Caller("default", Rules()), *[no_reader] * 4)
+    access = ClosedAccess(refusal) if refusal else OpenAccess(service)
+    server = RpcServer(access, reflect=False, log_calls="none", share_port=False)
     port = server.listen("127.0.0.1:0", None)
     await server.start()
     options = [("grpc.service_config", json.dumps(RETRYING))] if retrying else []

@@ -92,6 +92,9 @@ VALID: Final[dict[str, Message]] = {
         admin.ListAccountsRequest(),
         admin.VerifyBalanceRequest(account="alice"),
         admin.RebuildBalanceRequest(account="alice"),
+        admin.CreateApiKeyRequest(name="gateway", scopes=[admin.SCOPE_ADMIN]),
+        admin.ListCredentialsRequest(),
+        admin.RevokeCredentialRequest(credential_id="a" * 16),
     )
 }
 """A request of each method that has nothing wrong with it. Each wrong value is put into one."""
@@ -350,7 +353,19 @@ WRONG: Final[dict[str, Sequence[Bad]]] = {
     "ListAccountsRequest.page_token": _page_tokens(
         ("accounts", "default", ""), (7,), ("a",), ("a", 7), ("a\0b", "credits"), (None, "credits")
     ),
+    "ListCredentialsRequest.page_token": _page_tokens(("credentials", "default"), *_TIMES_AND_IDS),
     "account_prefix": _name(128, required=False),
+    "name": _name(128),
+    "scopes": [
+        Bad("unknown", [1, 99], "scopes[2]"),
+        Bad("unspecified", [0], "scopes[1]"),
+    ],
+    "operations_per_second_max": [
+        Bad("negative", -1),
+        Bad("too_large", 1_000_001),
+        Bad("largest_of_int32", 2**31 - 1),
+    ],
+    "credential_id": _name(128),
     "credit_limit_micros": _amount(0),
     "holds_use_credit": ANY,
     "frozen": ANY,

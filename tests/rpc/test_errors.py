@@ -26,7 +26,7 @@ from meterhold_server.batching import failures
 from meterhold_server.batching.failures import Failure
 from meterhold_server.core.outcomes import Reason, Rejected
 from meterhold_server.rpc import metering as metering_servicer
-from meterhold_server.rpc.errors import CODES
+from meterhold_server.rpc.errors import CODES, Refusal
 from rpc.answers import METHODS, Told, call, refusal
 from rpc.scripted_engine import scripted
 
@@ -121,6 +121,13 @@ FAILURES: Final[dict[str, Failure]] = {
     "INTERNAL": failures.internal("5f0c5f0c5f0c5f0c"),
 }
 
+AT_THE_DOOR: Final[dict[str, dict[str, Any]]] = {
+    "CREDENTIAL_INVALID": {"problem": "the credential is unknown or revoked"},
+    "SCOPE_MISSING": {"scope": "meter", "credential_id": "mfzwizlnmfzwizln"},
+    "RATE_LIMITED": {"operations_per_second_max": 50, "credential_id": "mfzwizlnmfzwizln"},
+}
+"""Refusals of callers, whatever they ask for: the details of each."""
+
 ELSEWHERE: Final = {"BALANCE_OUT_OF_RANGE", "RESERVATION_EXPIRED", "LEDGER_BEHIND"}
 """Reasons whose test has more to it than calls."""
 
@@ -134,7 +141,7 @@ def test_one_table_has_a_code_for_every_reason() -> None:
 
 def test_every_reason_has_its_golden_file() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == REASONS - WITHIN
-    assert set(REFUSALS) | set(FAILURES) | ELSEWHERE == REASONS - WITHIN
+    assert set(REFUSALS) | set(FAILURES) | set(AT_THE_DOOR) | ELSEWHERE == REASONS - WITHIN
 
 
 @pytest.mark.parametrize("reason", REFUSALS)
@@ -143,6 +150,13 @@ async def test_a_refusal(channel: grpc.aio.Channel, reason: str) -> None:
     await _carry_out(channel, before)
     told = await refusal(channel, METHODS[method], request)
     _check_golden(reason, told)
+
+
+@pytest.mark.parametrize("reason", AT_THE_DOOR)
+async def test_a_refusal_of_the_caller(reason: str) -> None:
+    refused = Refusal(reason, AT_THE_DOOR[reason], 0.5 if reason == "RATE_LIMITED" else None)
+    async with scripted(refusal=refused) as channel:
+        _check_golden(reason, await refusal(channel, METHODS["Reserve"], RESERVE))
 
 
 async def test_balance_out_of_range(channel: grpc.aio.Channel, database_url: str) -> None:

@@ -20,12 +20,15 @@ from pydantic import ValidationError
 
 import meterhold
 from meterhold import DebitStatus, MeterholdError, OutcomeUnknown
+from meterhold.v1 import metering_service_pb2
 from meterhold_server import app
 from meterhold_server.config import ServeSettings
 from meterhold_server.core.model import AccountKey
 from meterhold_server.storage.verify import verify
+from rpc.answers import METHODS, call, refusal
 from support.certificates import needs_openssl, self_signed
 from support.engines import Observer
+from support.keys import make_key
 from support.service import ServerProcess, service
 from support.waiting import until
 
@@ -89,7 +92,7 @@ async def test_reflection_lists_the_services_if_it_is_on(database_url: str, on: 
 @pytest.mark.slow
 async def test_sigterm_lets_running_calls_end(database_url: str, observer: Observer) -> None:
     with ServerProcess(database_url) as server:
-        async with meterhold.AsyncClient(server.address) as client:
+        async with meterhold.AsyncClient(server.address, coalesce=False) as client:
             await client.grant_once("alice", 100, idempotency_key="gift")
             observer.lock(ALICE)
             calls = [
@@ -128,6 +131,7 @@ async def test_a_worker_that_dies_is_started_again(
         assert server.terminate() == 0
         assert _workers() == []
     assert {event["event"] for event in server.events} <= {
+        "callers_are_not_authenticated",
         "serving",
         "worker_died",
         "call",
@@ -167,11 +171,21 @@ async def test_tls(database_url: str, tmp_path: Path) -> None:
     async with service(database_url, **settings) as address:
         trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
         async with grpc.aio.secure_channel(address, trusted) as channel:
-            client = meterhold.AsyncClient(channel=channel)
+            key = make_key(database_url).text
+            client = meterhold.AsyncClient(channel=channel, api_key=key)
             assert (await client.balance("alice")).ledger_seq == 0
         async with meterhold.AsyncClient(address, timeout_seconds=2) as plaintext:
             with pytest.raises(MeterholdError):
                 await plaintext.balance("alice")
+
+
+async def test_metadata_that_is_too_large_is_refused(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        balance = METHODS["Balance"]
+        request = metering_service_pb2.BalanceRequest(account="alice")
+        told = await refusal(channel, balance, request, (("x-large", "x" * 17 * 1024),))
+        assert (told.code, told.reason) == ("RESOURCE_EXHAUSTED", "")
+        assert isinstance(await call(channel, balance, request, (("x-small", "x" * 4096),)), bytes)
 
 
 async def test_a_call_whose_deadline_passed_is_dropped(address: str, observer: Observer) -> None:

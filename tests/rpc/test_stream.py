@@ -21,6 +21,7 @@ from meterhold_server.batching.failures import Failure
 from meterhold_server.core.model import AccountKey, Rules
 from meterhold_server.core.operations import Operation
 from meterhold_server.rpc import batch as batch_servicer
+from meterhold_server.rpc.access import OpenAccess
 from meterhold_server.rpc.batch import OPERATIONS_MAX
 from meterhold_server.rpc.handlers import BATCH_BYTES_MAX, LogCalls
 from meterhold_server.rpc.requests import Caller
@@ -264,8 +265,8 @@ async def gated_server(
     gated_engine = GatedEngine(answer)
     engine: Any = gated_engine
     no_reader: Any = None
-    service = Service(engine, no_reader, Caller("default", Rules()), *[no_reader] * 3)
-    server = RpcServer(service, reflect=False, log_calls=log_calls, share_port=False)
+    service = Service(engine, no_reader, Caller("default", Rules()), *[no_reader] * 4)
+    server = RpcServer(OpenAccess(service), reflect=False, log_calls=log_calls, share_port=False)
     port = server.listen("127.0.0.1:0", None)
     await server.start()
     stopped: list[asyncio.Task[None]] = []

@@ -501,12 +501,12 @@ def test_a_revocation_that_is_lost_and_was_undone(whole: Stored, owner: Owner) -
 def test_the_owner_removes_keys_that_name_nothing(whole: Stored, owner: Owner, table: str) -> None:
     damage = DAMAGES["key of nothing" if table == "claim" else "request of nothing"]
     owner.execute(damage.statement.encode())
-    (kept,) = remove_stray_claims(whole.url, ALICE, Rules())
+    (kept,) = remove_stray_claims(whole.url, ALICE, Rules(), actor="a test")
     assert (kept.kind, kept.amount_micros, kept.seq) == (EntryKind.CORRECTION, 0, 12)
     assert kept.metadata is not None
     assert '"other"' in kept.metadata
     assert verify(whole.url).clean
-    assert remove_stray_claims(whole.url, ALICE, Rules()) == []
+    assert remove_stray_claims(whole.url, ALICE, Rules(), actor="a test") == []
     check_it_works(whole)
 
 

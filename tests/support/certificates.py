@@ -35,3 +35,21 @@ def self_signed(folder: Path, name: str, *, loopback: bool = False) -> Certifica
         capture_output=True,
     )
     return made
+
+
+def signed_by(issuer: Certificate, folder: Path, name: str, *, uri: str = "") -> Certificate:
+    """A client certificate that `issuer` vouches for, with a host name and perhaps a URI."""
+    made = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
+    names = f"subjectAltName=DNS:{name}" + (f",URI:{uri}" if uri else "")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"),
+            *("ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
+            *("-addext", names, "-addext", "basicConstraints=critical,CA:FALSE"),
+            *("-CA", issuer.certificate, "-CAkey", issuer.private_key),
+            *("-keyout", made.private_key, "-out", made.certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return made

@@ -26,6 +26,7 @@ from meterhold_server.storage.tables import (
     account_claim,
     account_default,
     allowance,
+    audit_record,
     charge_refund,
     claim,
     entry,
@@ -104,5 +105,10 @@ def _rows(connection: Connection, table: Table, namespace: str) -> list[tuple[An
     else:
         own = select(account.c.account_id).where(account.c.namespace == of)
         query = select(table).where(table.c.account_id.in_(own))
-    query = query.order_by(*table.primary_key)
+    if table is audit_record:
+        # Their ids are drawn by lot.
+        columns = [column for column in table.c if column is not table.c.audit_id]
+        query = query.with_only_columns(*columns).order_by(*columns)
+    else:
+        query = query.order_by(*table.primary_key)
     return connection.execute(compiled(query), {"of": namespace}).fetchall()

@@ -103,6 +103,17 @@ DEBITED = meterhold.DebitResult(
     status=meterhold.DebitStatus.DEBITED, entry=ENTRY, replayed=False, balance=BALANCE
 )
 
+CREDENTIAL = meterhold.Credential(
+    credential_id="mfzwizlnmfzwizln",
+    name="gateway",
+    scopes=(meterhold.Scope.METER,),
+    certificate_name="",
+    operations_per_second_max=5,
+    create_time=NOW,
+    last_use_time=NOW,
+    revoke_time=None,
+)
+
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "reserve": {"amount_micros": 75, "reservation_id": "job"},
     "settle": {"amount_micros": 60, "reservation_id": "job"},
@@ -129,6 +140,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "get_defaults": {},
     "verify_balance": {},
     "rebuild_balance": {},
+    "create_api_key": {"scopes": [meterhold.Scope.METER]},
+    "list_credentials": {},
+    "revoke_credential": {},
 }
 """Of a call of each method."""
 
@@ -220,12 +234,14 @@ RESULTS = {
     "get_entry": ENTRY,
     "configure_account": ACCOUNT,
     "get_account": ACCOUNT,
+    "create_api_key": meterhold.CreatedApiKey(credential=CREDENTIAL, api_key="mh_x_y"),
+    "revoke_credential": CREDENTIAL,
 }
 
 
 def call(client: meterhold.Client, method: str) -> Any:
-    of_a_unit = method in ("get_stats", "configure_defaults", "get_defaults")
-    answer = getattr(client, method)(*([] if of_a_unit else ["alice"]), **ARGUMENTS[method])
+    of_all = method in ("get_stats", "configure_defaults", "get_defaults", "list_credentials")
+    answer = getattr(client, method)(*([] if of_all else ["alice"]), **ARGUMENTS[method])
     return list(answer) if method.startswith("list_") else answer
 
 

@@ -50,6 +50,7 @@ EXIT_CODES: dict[type[Exception], ExitCode] = {
     meterhold.InsufficientCredits: ExitCode.INSUFFICIENT_CREDITS,
     meterhold.NotFound: ExitCode.NOT_FOUND,
     meterhold.Rejected: ExitCode.REFUSED,
+    meterhold.AccessDenied: ExitCode.REFUSED,
     meterhold.Unavailable: ExitCode.UNAVAILABLE,
     meterhold.OutcomeUnknown: ExitCode.OUTCOME_UNKNOWN,
     meterhold.MeterholdError: ExitCode.BUG,

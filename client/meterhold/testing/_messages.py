@@ -38,6 +38,7 @@ _UNWRAPPED = {
     "get_account": "account",
     "configure_defaults": "defaults",
     "get_defaults": "defaults",
+    "revoke_credential": "credential",
 }
 
 # What a server never contradicts: a field that is left out follows from another.
@@ -85,7 +86,9 @@ def _fill(message: Message, values: Mapping[str, Any]) -> None:
 
 def _set(message: Message, field: FieldDescriptor, value: Any) -> None:
     there = getattr(message, field.name)
-    if field.enum_type is not None:
+    if field.enum_type is not None and field.is_repeated:
+        there.extend(_number(field, item) for item in value)
+    elif field.enum_type is not None:
         setattr(message, field.name, _number(field, value))
     elif field.message_type is None and field.is_repeated:
         there.extend(value)

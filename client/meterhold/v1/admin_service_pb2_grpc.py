@@ -73,6 +73,21 @@ class AdminServiceStub(object):
                 request_serializer=meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceRequest.SerializeToString,
                 response_deserializer=meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceResponse.FromString,
                 _registered_method=True)
+        self.CreateApiKey = channel.unary_unary(
+                '/meterhold.v1.AdminService/CreateApiKey',
+                request_serializer=meterhold_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_admin__service__pb2.CreateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ListCredentials = channel.unary_unary(
+                '/meterhold.v1.AdminService/ListCredentials',
+                request_serializer=meterhold_dot_v1_dot_admin__service__pb2.ListCredentialsRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_admin__service__pb2.ListCredentialsResponse.FromString,
+                _registered_method=True)
+        self.RevokeCredential = channel.unary_unary(
+                '/meterhold.v1.AdminService/RevokeCredential',
+                request_serializer=meterhold_dot_v1_dot_admin__service__pb2.RevokeCredentialRequest.SerializeToString,
+                response_deserializer=meterhold_dot_v1_dot_admin__service__pb2.RevokeCredentialResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -136,6 +151,31 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateApiKey(self, request, context):
+        """CreateApiKey makes a key for the namespace of the caller, who gives no scopes but its own. The key is
+        answered this once. A call that ended unknown must not be sent again: it may have made a key that nobody
+        has, which ListCredentials shows and RevokeCredential takes away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCredentials(self, request, context):
+        """ListCredentials answers the credentials of the namespace, oldest first, revoked ones too. Pages are as in
+        LedgerService.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeCredential(self, request, context):
+        """RevokeCredential revokes a credential of the namespace. It opens nothing after 5 seconds at most. One that
+        is revoked stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -173,6 +213,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RebuildBalance,
                     request_deserializer=meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceRequest.FromString,
                     response_serializer=meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceResponse.SerializeToString,
+            ),
+            'CreateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApiKey,
+                    request_deserializer=meterhold_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_admin__service__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'ListCredentials': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCredentials,
+                    request_deserializer=meterhold_dot_v1_dot_admin__service__pb2.ListCredentialsRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_admin__service__pb2.ListCredentialsResponse.SerializeToString,
+            ),
+            'RevokeCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeCredential,
+                    request_deserializer=meterhold_dot_v1_dot_admin__service__pb2.RevokeCredentialRequest.FromString,
+                    response_serializer=meterhold_dot_v1_dot_admin__service__pb2.RevokeCredentialResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -368,6 +423,87 @@ class AdminService(object):
             '/meterhold.v1.AdminService/RebuildBalance',
             meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceRequest.SerializeToString,
             meterhold_dot_v1_dot_admin__service__pb2.RebuildBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.AdminService/CreateApiKey',
+            meterhold_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.SerializeToString,
+            meterhold_dot_v1_dot_admin__service__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.AdminService/ListCredentials',
+            meterhold_dot_v1_dot_admin__service__pb2.ListCredentialsRequest.SerializeToString,
+            meterhold_dot_v1_dot_admin__service__pb2.ListCredentialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterhold.v1.AdminService/RevokeCredential',
+            meterhold_dot_v1_dot_admin__service__pb2.RevokeCredentialRequest.SerializeToString,
+            meterhold_dot_v1_dot_admin__service__pb2.RevokeCredentialResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,19 @@ class AdminServiceStub:
     """RebuildBalance sets right what VerifyBalance finds: what can be recomputed is, and what the ledger
     lacks is posted as CORRECTION entries. History is never changed. A sound account stays as it is.
     """
+    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]
+    """CreateApiKey makes a key for the namespace of the caller, who gives no scopes but its own. The key is
+    answered this once. A call that ended unknown must not be sent again: it may have made a key that nobody
+    has, which ListCredentials shows and RevokeCredential takes away.
+    """
+    ListCredentials: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListCredentialsRequest, _admin_service_pb2.ListCredentialsResponse]
+    """ListCredentials answers the credentials of the namespace, oldest first, revoked ones too. Pages are as in
+    LedgerService.
+    """
+    RevokeCredential: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeCredentialRequest, _admin_service_pb2.RevokeCredentialResponse]
+    """RevokeCredential revokes a credential of the namespace. It opens nothing after 5 seconds at most. One that
+    is revoked stays as it is.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -94,6 +107,19 @@ class AdminServiceAsyncStub(AdminServiceStub):
     RebuildBalance: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RebuildBalanceRequest, _admin_service_pb2.RebuildBalanceResponse]  # type: ignore[assignment]
     """RebuildBalance sets right what VerifyBalance finds: what can be recomputed is, and what the ledger
     lacks is posted as CORRECTION entries. History is never changed. A sound account stays as it is.
+    """
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    """CreateApiKey makes a key for the namespace of the caller, who gives no scopes but its own. The key is
+    answered this once. A call that ended unknown must not be sent again: it may have made a key that nobody
+    has, which ListCredentials shows and RevokeCredential takes away.
+    """
+    ListCredentials: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListCredentialsRequest, _admin_service_pb2.ListCredentialsResponse]  # type: ignore[assignment]
+    """ListCredentials answers the credentials of the namespace, oldest first, revoked ones too. Pages are as in
+    LedgerService.
+    """
+    RevokeCredential: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeCredentialRequest, _admin_service_pb2.RevokeCredentialResponse]  # type: ignore[assignment]
+    """RevokeCredential revokes a credential of the namespace. It opens nothing after 5 seconds at most. One that
+    is revoked stays as it is.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -167,6 +193,37 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.RebuildBalanceResponse, _abc.Awaitable[_admin_service_pb2.RebuildBalanceResponse]]:
         """RebuildBalance sets right what VerifyBalance finds: what can be recomputed is, and what the ledger
         lacks is posted as CORRECTION entries. History is never changed. A sound account stays as it is.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateApiKey(
+        self,
+        request: _admin_service_pb2.CreateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_admin_service_pb2.CreateApiKeyResponse]]:
+        """CreateApiKey makes a key for the namespace of the caller, who gives no scopes but its own. The key is
+        answered this once. A call that ended unknown must not be sent again: it may have made a key that nobody
+        has, which ListCredentials shows and RevokeCredential takes away.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCredentials(
+        self,
+        request: _admin_service_pb2.ListCredentialsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListCredentialsResponse, _abc.Awaitable[_admin_service_pb2.ListCredentialsResponse]]:
+        """ListCredentials answers the credentials of the namespace, oldest first, revoked ones too. Pages are as in
+        LedgerService.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeCredential(
+        self,
+        request: _admin_service_pb2.RevokeCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RevokeCredentialResponse, _abc.Awaitable[_admin_service_pb2.RevokeCredentialResponse]]:
+        """RevokeCredential revokes a credential of the namespace. It opens nothing after 5 seconds at most. One that
+        is revoked stays as it is.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -163,6 +163,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "CHAIN_REFUSED", "domain": "meterhold", "metadata": { "applied": "NO", "index": "7" } }
     """
+    ERROR_REASON_CREDENTIAL_INVALID: _ErrorReason.ValueType  # 30
+    """UNAUTHENTICATED. No credential came with the call, or one that is malformed, unknown or revoked; which of
+    the last three is not told. `problem` says what to do.
+
+        { "reason": "CREDENTIAL_INVALID", "domain": "meterhold",
+          "metadata": { "applied": "NO", "problem": "the credential is unknown or revoked" } }
+    """
+    ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 31
+    """PERMISSION_DENIED. The credential does not have the scope that the call needs.
+
+        { "reason": "SCOPE_MISSING", "domain": "meterhold",
+          "metadata": { "applied": "NO", "scope": "grant", "credentialId": "mfzwizlnmfzwizln" } }
+    """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 32
+    """RESOURCE_EXHAUSTED with RetryInfo and QuotaFailure. The credential has done as many operations as it may
+    for now. Retry after the delay.
+
+        { "reason": "RATE_LIMITED", "domain": "meterhold",
+          "metadata": { "applied": "NO", "operationsPerSecondMax": "50", "credentialId": "mfzwizlnmfzwizln" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason names why a call was refused. Every error carries exactly one
@@ -315,5 +335,25 @@ ERROR_REASON_CHAIN_REFUSED: ErrorReason.ValueType  # 23
 place in the Batch, from 0.
 
     { "reason": "CHAIN_REFUSED", "domain": "meterhold", "metadata": { "applied": "NO", "index": "7" } }
+"""
+ERROR_REASON_CREDENTIAL_INVALID: ErrorReason.ValueType  # 30
+"""UNAUTHENTICATED. No credential came with the call, or one that is malformed, unknown or revoked; which of
+the last three is not told. `problem` says what to do.
+
+    { "reason": "CREDENTIAL_INVALID", "domain": "meterhold",
+      "metadata": { "applied": "NO", "problem": "the credential is unknown or revoked" } }
+"""
+ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 31
+"""PERMISSION_DENIED. The credential does not have the scope that the call needs.
+
+    { "reason": "SCOPE_MISSING", "domain": "meterhold",
+      "metadata": { "applied": "NO", "scope": "grant", "credentialId": "mfzwizlnmfzwizln" } }
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 32
+"""RESOURCE_EXHAUSTED with RetryInfo and QuotaFailure. The credential has done as many operations as it may
+for now. Retry after the delay.
+
+    { "reason": "RATE_LIMITED", "domain": "meterhold",
+      "metadata": { "applied": "NO", "operationsPerSecondMax": "50", "credentialId": "mfzwizlnmfzwizln" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

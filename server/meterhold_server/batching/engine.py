@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from meterhold_server.batching.failures import Failure
-from meterhold_server.batching.lane import Lane, LaneLimits, Waiting
+from meterhold_server.batching.fair_queue import Waiting
+from meterhold_server.batching.lane import Lane, LaneLimits
 from meterhold_server.batching.places import Answers, Gathering
 from meterhold_server.core.model import Rules
 from meterhold_server.core.operations import Chain, Operation

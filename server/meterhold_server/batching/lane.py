@@ -1,8 +1,9 @@
 """A lane: a thread with its own connection that commits what waits for it, batch by batch.
 
 It takes whatever waits, up to a bound, at once: a lone operation never waits for company, and under
-load batches grow by themselves. The operations of one account always use the same lane, so that the
-lanes of a process hardly ever wait for each other: only for a chain of several accounts.
+load batches grow by themselves. Namespaces are served in turn. The operations of one account always
+use the same lane, so that the lanes of a process hardly ever wait for each other: only for a chain
+of several accounts.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import groupby
-from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import psycopg
@@ -24,7 +23,7 @@ import structlog
 
 from meterhold_server.batching import failures
 from meterhold_server.batching.failures import Failure
-from meterhold_server.batching.places import Place
+from meterhold_server.batching.fair_queue import FairQueue, Part, Waiting
 from meterhold_server.batching.transaction import BatchFault, Unresolved, transact
 from meterhold_server.core.model import Rules
 from meterhold_server.core.operations import Operation, Rebuild, count
@@ -38,7 +37,9 @@ _log = structlog.get_logger(__name__)
 class LaneLimits(NamedTuple):
     """The bounds of a lane. Counts are of operations, times in seconds.
 
-    What is submitted together is taken on whole, though it may be more than there is room for.
+    What is submitted together is taken on whole, though it may be more than there is room for. The
+    queue is full for a namespace if as many operations would be carried out before its next; in all
+    twice as many may wait.
     """
 
     batch_operations_max: int = 256
@@ -49,20 +50,7 @@ class LaneLimits(NamedTuple):
     transaction_seconds_max: float = 20.0
 
 
-@dataclass(slots=True, eq=False)
-class Waiting:
-    """An operation and whoever waits for its outcome. `deadline` is on the monotonic clock."""
-
-    operation: Operation
-    future: asyncio.Future[Outcome] | Place
-    deadline: float | None
-
-
 Answer = tuple[Waiting, Outcome | Failure]
-
-
-Part = tuple[list[Waiting], int]
-"""What is taken from the queue at once, and how many operations it is: those of chains, too."""
 
 
 class Lane:
@@ -78,11 +66,7 @@ class Lane:
         self._open_session = open_session
         self._rules = rules
         self._limits = limits
-        self._queue: SimpleQueue[Part | None] = SimpleQueue()
-        # Each is written by one thread alone: the loop's, and the lane's.
-        self._queued_count = 0
-        self._taken_count = 0
-        self._left_over: Part | None = None
+        self._queue = FairQueue()
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
         self._closing = False
@@ -100,40 +84,47 @@ class Lane:
         Cancelling the future drops the waiter: once the operation is in a batch, it is carried out.
         Raises Failure at once when the lane is full or closing.
         """
-        self._refuse_if_full()
+        self._refuse_if_full(operation)
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        number = count(operation)
-        self._queued_count += number
-        self._queue.put(([Waiting(operation, future, deadline)], number))
+        self._queue.put(([Waiting(operation, future, deadline)], count(operation)))
         return future
 
     def submit_many(self, many: Sequence[Waiting]) -> None:
-        """Queue operations that came together: the lane wakes but once, and keeps their order.
+        """Queue operations of a namespace that came together: the lane keeps their order.
 
         Raises Failure, for all of them, as `submit` does.
         """
-        self._refuse_if_full()
+        self._refuse_if_full(many[0].operation)
         for part in _parts(many, self._limits.batch_operations_max):
-            self._queued_count += part[1]
             self._queue.put(part)
 
-    def _refuse_if_full(self) -> None:
+    def _refuse_if_full(self, operation: Operation) -> None:
         if self._closing:
             raise failures.shutting_down()
-        waiting = self._queued_count - self._taken_count
-        batches_ahead = -(-waiting // self._limits.batch_operations_max)
-        wait_seconds = batches_ahead * self._batch_seconds
-        if (
-            waiting >= self._limits.queue_operations_max
-            or wait_seconds > self._limits.queue_wait_seconds_max
-        ):
-            raise failures.overloaded(waiting, wait_seconds)
+        waiting = self._queue.waiting_count
+        if not self._is_too_much(waiting):
+            return
+        # Where others have made it full, a namespace that has asked for little may still come in;
+        # however many namespaces there are, the queue has a bound.
+        ahead = self._queue.ahead_of(operation.account.namespace)
+        if self._is_too_much(ahead) or waiting >= 2 * self._limits.queue_operations_max:
+            raise failures.overloaded(ahead, self._wait_seconds(ahead))
+
+    def _is_too_much(self, waiting: int) -> bool:
+        limits = self._limits
+        return (
+            waiting >= limits.queue_operations_max
+            or self._wait_seconds(waiting) > limits.queue_wait_seconds_max
+        )
+
+    def _wait_seconds(self, waiting: int) -> float:
+        return -(-waiting // self._limits.batch_operations_max) * self._batch_seconds
 
     async def close(self) -> None:
         """Carry out what waits, then stop. Nothing is taken on any more."""
         if not self._closing:
             self._closing = True
-            self._queue.put(None)
+            self._queue.close()
         await asyncio.to_thread(self._thread.join)
 
     def sever_if_stuck(self) -> None:
@@ -147,7 +138,7 @@ class Lane:
 
     def _work(self) -> None:
         try:
-            while batch := self._take():
+            while batch := self._queue.take(self._limits.batch_operations_max):
                 self._busy_since = started = time.monotonic()
                 ready = self._ready(batch, started)
                 if ready:
@@ -159,27 +150,6 @@ class Lane:
             self._closing = True
             self._refuse_rest()
             self._drop_session()
-
-    def _take(self) -> list[Waiting]:
-        """Wait for an operation, then take all that wait. Empty when the lane is to stop."""
-        part = self._left_over or self._queue.get()
-        self._left_over = None
-        batch: list[Waiting] = []
-        room = self._limits.batch_operations_max
-        while part is not None and (part[1] <= room or not batch):
-            waiting, number = part
-            batch += waiting
-            room -= number
-            self._taken_count += number
-            try:
-                part = self._queue.get_nowait()
-            except Empty:
-                return batch
-        if part is None:
-            self._queue.put(None)
-        # What came together and fits into one batch is not torn apart.
-        self._left_over = part
-        return batch
 
     def _ready(self, batch: Iterable[Waiting], now: float) -> list[Waiting]:
         """Leave out those that nobody waits for any more: nothing was done for them yet."""
@@ -312,10 +282,7 @@ class Lane:
             self._session = None
 
     def _refuse_rest(self) -> None:
-        rest = self._left_over[0] if self._left_over else []
-        while not self._queue.empty():
-            part = self._queue.get()
-            rest += part[0] if part else []
+        rest = self._queue.rest()
         self._answer([(waiting, failures.shutting_down()) for waiting in rest])
 
     def _measure(self, seconds: float) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import psycopg
 
@@ -18,6 +18,7 @@ from meterhold_server.storage.connection import (
     connect_summarizer,
     connect_verifier,
     sever,
+    within,
 )
 from meterhold_server.storage.exchange import Connection
 
@@ -34,6 +35,23 @@ READ_SECONDS_MAX = 15.0
 
 The database itself ends a long one sooner.
 """
+
+
+class Reads(Protocol):
+    """What reads are run by."""
+
+    async def run(
+        self,
+        read: Callable[Concatenate[Connection, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        """As Reader.run."""
+        ...
+
+    def within(self, namespace: str) -> Reads:
+        """As Reader.within."""
+        ...
 
 
 class Reader:
@@ -94,6 +112,10 @@ class Reader:
             if under_way.ended:
                 under_way.alarm.cancel()
 
+    def within(self, namespace: str) -> Reads:
+        """The same, for a caller of a namespace, if its connections are those for callers."""
+        return _ReaderWithin(self, namespace)
+
     async def close(self) -> None:
         """Let running reads end, then close the connections."""
         await asyncio.to_thread(self._threads.shutdown)
@@ -137,6 +159,27 @@ class Reader:
             self._local.connection = connection
             self._connections = [c for c in self._connections if not c.closed] + [connection]
         return connection
+
+
+class _ReaderWithin:
+    """Runs reads that see one namespace."""
+
+    def __init__(self, reader: Reader, namespace: str) -> None:
+        self._reader = reader
+        self._namespace = namespace
+
+    async def run(
+        self,
+        read: Callable[Concatenate[Connection, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        return await self._reader.run(
+            lambda connection: within(connection, self._namespace, read, *args, **kwargs)
+        )
+
+    def within(self, namespace: str) -> Reads:
+        return self._reader.within(namespace)
 
 
 def verifier(database_url: str) -> Reader:

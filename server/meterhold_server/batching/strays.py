@@ -13,8 +13,12 @@ from meterhold_server.storage.persist import persist
 from meterhold_server.storage.strays import delete_stray_claims
 
 
-def remove_stray_claims(database_url: str, account: AccountKey, rules: Rules) -> list[Entry]:
-    """Delete them, and post what they said as corrections of 0, in one transaction.
+def remove_stray_claims(
+    database_url: str, account: AccountKey, rules: Rules, *, actor: str
+) -> list[Entry]:
+    """Delete them by order of `actor`, and post what they said as corrections of 0.
+
+    Both is done in one transaction.
 
     Answers the corrections; none if there was no such key, or nothing could be posted: then none
     was deleted either. Raises psycopg.Error.
@@ -22,7 +26,7 @@ def remove_stray_claims(database_url: str, account: AccountKey, rules: Rules) ->
     with connect_owner(database_url) as connection:
         state, now, _ = load(connection, needs([Rebuild(account)]))
         deleted = delete_stray_claims(connection, account_id_of(account))
-        operation = Rebuild(account, tuple(deleted))
+        operation = Rebuild(account, tuple(deleted), actor=actor)
         (outcome,), writes = decide(state, [operation], now, rules)
         assert isinstance(outcome, Rebuilt), "a rebuild is not refused"
         if not deleted or not outcome.corrections:

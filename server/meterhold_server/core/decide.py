@@ -21,6 +21,7 @@ from meterhold_server.core import (
     repair,
     revocations,
 )
+from meterhold_server.core.audit import audit_record
 from meterhold_server.core.expiry import expire_due, is_due
 from meterhold_server.core.model import EMPTY_BALANCE, Account, Rules, State
 from meterhold_server.core.operations import (
@@ -67,7 +68,7 @@ def _step(posting: Posting, operation: Operation) -> Outcome:
     account = posting.state.accounts.get(operation.account_id)
     if isinstance(operation, Rebuild):
         # Before anything expires: what is damaged must not be worked with.
-        return repair.rebuild(posting, account, operation)
+        return _audited(posting, operation, repair.rebuild(posting, account, operation))
     expired = None
     if account is not None and is_due(account, posting.now):
         expired = expire_due(posting, account)
@@ -87,7 +88,15 @@ def _step(posting: Posting, operation: Operation) -> Outcome:
         case Expire():
             return expired or Expired(account.balance() if account else EMPTY_BALANCE)
         case _:
-            return _rarer_step(posting, account, operation)
+            outcome = _rarer_step(posting, account, operation)
+            return _audited(posting, operation, outcome)
+
+
+def _audited(posting: Posting, operation: Operation, outcome: Outcome) -> Outcome:
+    record = audit_record(operation, outcome, posting.now)
+    if record and posting.writes:  # A rebuild of what is sound writes nothing.
+        posting.writes.audit.append(record)
+    return outcome
 
 
 _Rarer = (

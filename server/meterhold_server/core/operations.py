@@ -122,7 +122,14 @@ class DebitOnce(AccountOperation):
 
 
 @dataclass(slots=True)
-class GrantOnce(AccountOperation):
+class AuditedOperation(AccountOperation):
+    """Something that is told in the audit log: `actor` is who asks, as it is called there."""
+
+    actor: str = field(default="", kw_only=True)
+
+
+@dataclass(slots=True)
+class GrantOnce(AuditedOperation):
     """Put credits in, exactly once for a key of the namespace."""
 
     idempotency_key: str
@@ -140,7 +147,7 @@ class GrantOnce(AccountOperation):
 
 
 @dataclass(slots=True)
-class RefundCharge(AccountOperation):
+class RefundCharge(AuditedOperation):
     """Give part or all of a charge back, exactly once for a key of the namespace.
 
     `amount_micros` 0 = all that is left of it. What came from a lot that has expired since expires
@@ -157,7 +164,7 @@ class RefundCharge(AccountOperation):
 
 
 @dataclass(slots=True)
-class GrantChange(AccountOperation):
+class GrantChange(AuditedOperation):
     """Something that befalls a grant, named by its key.
 
     If the caller did not name the account, `account_named` is false, and `account` is that of
@@ -227,7 +234,7 @@ class Chain:
 
 
 @dataclass(slots=True)
-class Configure(AccountOperation):
+class Configure(AuditedOperation):
     """Set what an account may do; None leaves a thing as it is. Creates the account."""
 
     credit_limit_micros: int | None = None
@@ -237,7 +244,7 @@ class Configure(AccountOperation):
 
 
 @dataclass(slots=True)
-class ConfigureDefaults(AccountOperation):
+class ConfigureDefaults(AuditedOperation):
     """Set what accounts of the unit get when they are created; None leaves a thing as it is.
 
     `account` is any of the namespace and the unit. A `signup_micros` of 0 and an allowance that is
@@ -259,7 +266,7 @@ class Expire(AccountOperation):
 
 
 @dataclass(slots=True)
-class Rebuild(AccountOperation):
+class Rebuild(AuditedOperation):
     """Set right what differs in the account. It is decided alone, not beside other operations.
 
     `deleted_claims` are keys, as JSON, that were removed as they named entries that do not exist.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from meterhold_server.core.audit import AuditRecord
 from meterhold_server.core.model import (
     NAMESPACE_CLAIM_KINDS,
     Account,
@@ -50,6 +51,7 @@ class Writes:
     defaults: dict[DefaultsKey, Defaults] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
+    audit: list[AuditRecord] = field(default_factory=list)
     rebuilt: bool = False
     """Whether anything of a lot may have changed, even back to what most lots have."""
 
@@ -67,6 +69,7 @@ class Writes:
         self.tombstones.update(later.tombstones)
         self.entries.extend(later.entries)
         self.claims.extend(later.claims)
+        self.audit.extend(later.audit)
 
 
 def claim_key(kind: ClaimKind, operation: AccountOperation, key: str) -> ClaimKey:

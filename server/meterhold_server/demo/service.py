@@ -78,8 +78,10 @@ def _serve_settings(settings: DemoSettings) -> ServeSettings:
         address="127.0.0.1:0",
         workers=1,
         sweep=True,
+        auth="none",
         tls_certificate=None,
         tls_private_key=None,
+        tls_client_roots=None,
     )
 
 

@@ -1,4 +1,4 @@
-"""AdminService: what accounts may do, and which there are."""
+"""AdminService: what accounts may do, which there are, their books, and who may call."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from meterhold.v1 import admin_service_pb2 as pb
 from meterhold.v1.admin_service_pb2_grpc import AdminServiceServicer
+from meterhold_server.batching import failures
 from meterhold_server.core.expiry import is_due
 from meterhold_server.core.model import (
     EMPTY_BALANCE,
@@ -17,8 +18,9 @@ from meterhold_server.core.model import (
 )
 from meterhold_server.core.operations import Expire, Rebuild
 from meterhold_server.core.outcomes import Configured, DefaultsConfigured, Expired, Rebuilt
-from meterhold_server.rpc import page_token, requests, responses, terms
+from meterhold_server.rpc import credentials, page_token, requests, responses, terms
 from meterhold_server.rpc.requests import account_key
+from meterhold_server.rpc.service import was_sent_before
 from meterhold_server.rpc.validation import (
     ACCOUNT_CHARACTERS_MAX,
     Fields,
@@ -26,6 +28,11 @@ from meterhold_server.rpc.validation import (
     Violation,
 )
 from meterhold_server.storage import pages
+from meterhold_server.storage.credentials import (
+    create_credential,
+    page_of_credentials,
+    revoke_credential,
+)
 from meterhold_server.storage.verify import DIFFERENCES_MAX, verify_account
 from meterhold_server.storage.wrong_blocks import remove_wrong_blocks
 
@@ -131,7 +138,8 @@ class AdminServicer(AdminServiceServicer):
             balance = before.account.balance() if before else EMPTY_BALANCE
             return pb.RebuildBalanceResponse(balance=responses.balance(balance))
         _refuse_large(before.entries)
-        outcome = await self._service.submit(Rebuild(account), context)
+        rebuild = Rebuild(account, actor=self._service.caller.credential_id)
+        outcome = await self._service.submit(rebuild, context)
         assert isinstance(outcome, Rebuilt)
         await self._service.summarizer.run(remove_wrong_blocks, account_id_of(account))
         after = await self._service.verifier.run(verify_account, account_id_of(account))
@@ -143,6 +151,58 @@ class AdminServicer(AdminServiceServicer):
             remaining=map(responses.difference, remaining),
             corrections=map(responses.entry, outcome.corrections[:DIFFERENCES_MAX]),
             balance=responses.balance(outcome.balance),
+        )
+
+    async def CreateApiKey(
+        self, request: pb.CreateApiKeyRequest, context: Context
+    ) -> pb.CreateApiKeyResponse:
+        caller = self._service.caller
+        wanted = credentials.wanted_key(request, caller)
+        if was_sent_before(context):
+            # An earlier attempt may have made a key, which cannot be shown again.
+            raise failures.outcome_unknown()
+        key = credentials.new_key()
+        made = await self._service.credentials.run(
+            create_credential,
+            credential_id=key.credential_id,
+            namespace=caller.namespace,
+            secret_hash=key.secret_hash,
+            actor=caller.credential_id,
+            **wanted._asdict(),
+        )
+        return pb.CreateApiKeyResponse(
+            credential=credentials.credential_message(made), api_key=key.text
+        )
+
+    async def ListCredentials(
+        self, request: pb.ListCredentialsRequest, context: Context
+    ) -> pb.ListCredentialsResponse:
+        fields = Fields()
+        namespace = self._service.caller.namespace
+        filters = ("credentials", namespace)
+        size = page_token.page_size(fields, request.page_size)
+        after = page_token.decode_time_and_id(fields, request.page_token, filters)
+        fields.done()
+        found = await self._service.credentials.run(
+            page_of_credentials, namespace, after=after, limit=size + 1
+        )
+        last = found[size - 1] if len(found) > size else None
+        key = (last.create_time.isoformat(), last.credential_id) if last else ()
+        return pb.ListCredentialsResponse(
+            credentials=map(credentials.credential_message, found[:size]),
+            next_page_token=page_token.encode(filters, key) if last else "",
+        )
+
+    async def RevokeCredential(
+        self, request: pb.RevokeCredentialRequest, context: Context
+    ) -> pb.RevokeCredentialResponse:
+        caller = self._service.caller
+        credential_id = credentials.named_credential(request)
+        revoked = await self._service.credentials.run(
+            revoke_credential, caller.namespace, credential_id, actor=caller.credential_id
+        )
+        return pb.RevokeCredentialResponse(
+            credential=credentials.credential_message(revoked) if revoked else None
         )
 
     def _account(self, request: pb.VerifyBalanceRequest | pb.RebuildBalanceRequest) -> AccountKey:

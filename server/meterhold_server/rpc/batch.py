@@ -28,6 +28,7 @@ from meterhold_server.core.outcomes import Chained, Outcome, Reason, Rejected
 from meterhold_server.rpc import requests, responses
 from meterhold_server.rpc.errors import Error, Refusal, refusal_of, status_of
 from meterhold_server.rpc.requests import Caller
+from meterhold_server.rpc.scopes import scope_of_operation
 from meterhold_server.rpc.service import CALL_SECONDS_MAX, Context, Service, was_sent_before
 from meterhold_server.rpc.validation import Fields, InvalidRequest, Violation
 
@@ -177,8 +178,9 @@ def _converted(unit: _Unit, caller: Caller) -> list[Link | Error]:
     converted: list[Link | Error] = []
     for kind, request in unit.asked:
         try:
+            caller.require(scope_of_operation(kind))
             link = _KINDS[kind].convert(request, caller)
-        except InvalidRequest as error:
+        except (InvalidRequest, Refusal) as error:
             converted.append(error)
             continue
         converted.append(link)

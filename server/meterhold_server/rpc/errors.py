@@ -13,7 +13,13 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.error_details_pb2 import (
+    BadRequest,
+    ErrorInfo,
+    QuotaFailure,
+    RequestInfo,
+    RetryInfo,
+)
 from google.rpc.status_pb2 import Status
 
 from meterhold_server.batching.failures import Failure
@@ -40,6 +46,9 @@ CODES: Final = {
     "GRANT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "ENTRY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "IDEMPOTENCY_MISMATCH": grpc.StatusCode.ALREADY_EXISTS,
+    "CREDENTIAL_INVALID": grpc.StatusCode.UNAUTHENTICATED,
+    "SCOPE_MISSING": grpc.StatusCode.PERMISSION_DENIED,
+    "RATE_LIMITED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "OVERLOADED": grpc.StatusCode.UNAVAILABLE,
     "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
     "DATABASE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
@@ -68,6 +77,11 @@ _MESSAGES: Final = {
     "CHAIN_REFUSED": "operation {index} of the same chain was refused, so that none was done",
     "IDEMPOTENCY_MISMATCH": "this key was used for another request: {field} was {original!r}; "
     "send the original request, or a new key",
+    "CREDENTIAL_INVALID": "{problem}",
+    "SCOPE_MISSING": "the credential {credential_id} lacks the scope {scope!r}; use one "
+    "that has it",
+    "RATE_LIMITED": "the credential {credential_id} may do {operations_per_second_max} operations "
+    "a second; retry after the delay",
     "LEDGER_BEHIND": "the ledger has reached seq {ledger_seq}, and {min_seq} was asked for",
 }
 
@@ -82,6 +96,9 @@ _PASSING: Final = frozenset(
         "GRANT_NOT_FOUND",
         "GRANT_REVOKED",
         "CHAIN_REFUSED",
+        "CREDENTIAL_INVALID",
+        "SCOPE_MISSING",
+        "RATE_LIMITED",
     }
 )
 """Refusals for what may change: another attempt of the same request might not meet them."""
@@ -142,6 +159,8 @@ def status_of(error: Error, *, retried: bool = False) -> ErrorStatus:
         reason = error.reason
         metadata = {_camel(name): _text(value) for name, value in error.details.items()}
         applied = "UNKNOWN" if retried and reason in _PASSING else "NO"
+        if reason == "RATE_LIMITED":
+            extra.append(_quota_failure(error))
     else:
         reason = error.reason.value
         metadata = {"errorId": error.error_id} if error.error_id else {}
@@ -164,6 +183,13 @@ def _bad_request(violations: list[Violation]) -> BadRequest:
         field_violations=[
             BadRequest.FieldViolation(field=v.field, description=v.description) for v in violations
         ]
+    )
+
+
+def _quota_failure(limited: Refusal) -> QuotaFailure:
+    subject = f"credential:{limited.details['credential_id']}"
+    return QuotaFailure(
+        violations=[QuotaFailure.Violation(subject=subject, description=str(limited))]
     )
 
 

@@ -1,6 +1,7 @@
 """How a call passes: its bytes are parsed, its method is run, and whatever goes wrong is told.
 
-The handlers are made from the services' descriptors, so that no method can be forgotten.
+The handlers are made from the services' descriptors, so that no method can be forgotten. Who calls
+is found out first: a stranger learns nothing, not even what is wrong with a request.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from meterhold.v1 import metering_service_pb2
 from meterhold_server.batching.failures import Failure, FailureReason
+from meterhold_server.rpc import batch
+from meterhold_server.rpc.access import Access, Guest
 from meterhold_server.rpc.errors import DETAILS_KEY, Error, ErrorStatus, Refusal, status_of
-from meterhold_server.rpc.service import Context, was_sent_before
+from meterhold_server.rpc.scopes import BY_OPERATION, SCOPES
+from meterhold_server.rpc.service import Context, Service, was_sent_before
 from meterhold_server.rpc.validation import InvalidRequest, Violation
 
 REQUEST_BYTES_MAX: Final = 64 * 1024
@@ -51,28 +56,45 @@ class Malformed(NamedTuple):
         return InvalidRequest([Violation("request", self.description)])
 
 
+class Refused(NamedTuple):
+    """What stands for a message of a stream that was not let in."""
+
+    id: int
+    refusal: Refusal
+
+
 def generic_handler(
-    service: ServiceDescriptor, servicer: object, log_calls: LogCalls
+    service: ServiceDescriptor,
+    servicer_of: Callable[[Service], object],
+    access: Access,
+    log_calls: LogCalls,
 ) -> grpc.GenericRpcHandler:
-    """Handlers for every method of a service: unary, or streams in both directions."""
-    handlers = {
-        method.name: _handler(method, getattr(servicer, method.name), log_calls)
-        for method in service.methods
-    }
+    """Handlers for every method of a service: unary, or streams in both directions.
+
+    Each call has a servicer of its own, made of the service as it is for its caller.
+    """
+    entrance = _Entrance(servicer_of, access, log_calls)
+    handlers = {method.name: _handler(method, entrance) for method in service.methods}
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
-def _handler(
-    method: MethodDescriptor, run: Any, log_calls: LogCalls
-) -> grpc.RpcMethodHandler[Any, Any]:
+class _Entrance(NamedTuple):
+    """What all calls of a service pass."""
+
+    servicer_of: Callable[[Service], object]
+    access: Access
+    log_calls: LogCalls
+
+
+def _handler(method: MethodDescriptor, entrance: _Entrance) -> grpc.RpcMethodHandler[Any, Any]:
     if method.client_streaming:
         return grpc.stream_stream_rpc_method_handler(
-            _stream_behavior(method.name, run, log_calls),
+            _stream_behavior(method, entrance),
             request_deserializer=_deserializer(method),
             response_serializer=_serialize,
         )
     return grpc.unary_unary_rpc_method_handler(
-        _behavior(method.name, run, log_calls),
+        _behavior(method, entrance),
         request_deserializer=_deserializer(method),
         response_serializer=_serialize,
     )
@@ -97,50 +119,85 @@ def _serialize(response: Message) -> bytes:
     return response.SerializeToString()
 
 
-def _behavior(method: str, run: Behavior, log_calls: LogCalls) -> Behavior:
+def _behavior(of: MethodDescriptor, entrance: _Entrance) -> Behavior:
+    method, log_calls = of.name, entrance.log_calls
+    scope = SCOPES[of.full_name]
+    is_batch = scope is BY_OPERATION
     log_all = log_calls == "all"
 
     async def call(request: Any, context: Context) -> Any:
         started = time.perf_counter()
+        guest: Guest | None = None
         try:
+            guest = await entrance.access.guest(context)
+            guest.admit(scope, _operation_count(request) if is_batch else 1)
             if isinstance(request, Malformed):
                 raise request.error()
+            run: Behavior = getattr(entrance.servicer_of(guest.service), method)
             response = await run(request, context)
         except (InvalidRequest, Refusal, Failure) as error:
-            await _tell(context, method, error, started, log_calls)
+            await _tell(context, method, error, started, log_calls, guest)
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            await _tell(context, method, _bug(error), started, log_calls)
+            await _tell(context, method, _bug(error), started, log_calls, guest)
         else:
             if log_all:
-                _log_call(method, _request_id(_metadata(context)), "OK", "", started)
+                _log_call(method, _request_id(_metadata(context)), "OK", "", started, guest)
             return response
 
     return call
 
 
-def _stream_behavior(method: str, run: StreamBehavior, log_calls: LogCalls) -> Any:
+def _stream_behavior(of: MethodDescriptor, entrance: _Entrance) -> Any:
+    method, log_calls = of.name, entrance.log_calls
+
     async def call(requests: AsyncIterator[Any], context: Context) -> None:
         started = time.perf_counter()
-        # From here on the transport sends nothing a second time by itself.
-        await context.send_initial_metadata(())
+        guest: Guest | None = None
         try:
-            async with aclosing(run(requests, context)) as responses:
+            guest = await entrance.access.guest(context)
+            # From here on the transport sends nothing a second time by itself.
+            await context.send_initial_metadata(())
+            run: StreamBehavior = getattr(entrance.servicer_of(guest.service), method)
+            admitted = _admitted(requests, context, entrance.access)
+            async with aclosing(run(admitted, context)) as responses:
                 async for response in responses:
                     await context.write(response)
         except Exception as error:
-            await _tell(context, method, as_error(error), started, log_calls)
+            await _tell(context, method, as_error(error), started, log_calls, guest)
         else:
             if log_calls == "all":
-                _log_call(method, _request_id(_metadata(context)), "OK", "", started)
+                _log_call(method, _request_id(_metadata(context)), "OK", "", started, guest)
 
     return call
+
+
+async def _admitted(
+    requests: AsyncIterator[Any], context: Context, access: Access
+) -> AsyncIterator[Any]:
+    """What a stream asks for, each as a call of its own: a credential can be revoked meanwhile."""
+    async for request in requests:
+        guest = await access.guest(context)
+        try:
+            guest.admit(BY_OPERATION, _operation_count(request))
+        except Refusal as refusal:
+            yield Refused(request.id, refusal)
+        else:
+            yield request
 
 
 def as_error(error: Exception) -> Error:
     """What a call that raised it is told."""
     return error if isinstance(error, InvalidRequest | Refusal | Failure) else _bug(error)
+
+
+def _operation_count(request: Any) -> int:
+    """How many operations a Batch counts for: no more than one may have."""
+    if isinstance(request, Malformed):
+        return 1
+    asked = request.batch if isinstance(request, metering_service_pb2.StreamRequest) else request
+    return min(max(len(asked.operations), 1), batch.OPERATIONS_MAX)
 
 
 def _bug(error: Exception) -> Failure:
@@ -156,12 +213,13 @@ async def _tell(
     error: Error,
     started: float,
     log_calls: LogCalls,
+    guest: Guest | None,
 ) -> None:
     request_id = _request_id(_metadata(context))
     status = status_of(error, retried=was_sent_before(context))
     ours = isinstance(error, Failure)
     if log_calls == "all" or (ours and log_calls == "failed"):
-        _log_call(method, request_id, status.code.name, status.reason, started)
+        _log_call(method, request_id, status.code.name, status.reason, started, guest)
     await _abort(context, status, request_id)
 
 
@@ -180,11 +238,16 @@ def _request_id(metadata: dict[str, str]) -> str:
     return given if 0 < len(given) <= 128 and given.isprintable() else secrets.token_hex(8)
 
 
-def _log_call(method: str, request_id: str, code: str, reason: str, started: float) -> None:
+def _log_call(
+    method: str, request_id: str, code: str, reason: str, started: float, guest: Guest | None
+) -> None:
+    caller = guest.service.caller if guest else None
     _log.info(
         "call",
         method=method,
         request_id=request_id,
+        namespace=caller.namespace if caller else "",
+        credential_id=caller.credential_id if caller else "",
         code=code,
         reason=reason,
         milliseconds=round((time.perf_counter() - started) * 1000, 2),

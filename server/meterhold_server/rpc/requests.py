@@ -9,6 +9,7 @@ from meterhold.v1 import admin_service_pb2 as admin_pb
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1 import types_pb2
 from meterhold_server.core.clawback import PPM
+from meterhold_server.core.credentials import ALL_SCOPES, Scope
 from meterhold_server.core.model import (
     AMOUNT_MICROS_MAX,
     AccountKey,
@@ -33,6 +34,7 @@ from meterhold_server.core.operations import (
     nobody,
 )
 from meterhold_server.rpc import terms
+from meterhold_server.rpc.errors import Refusal
 from meterhold_server.rpc.validation import (
     ACCOUNT_CHARACTERS_MAX,
     ID_CHARACTERS_MAX,
@@ -72,10 +74,21 @@ _CATEGORY: Final[dict[int, LotCategory | None]] = {
 
 
 class Caller(NamedTuple):
-    """Who calls, as far as a request's meaning depends on it, and the server's rules."""
+    """Who calls, as far as a request's meaning depends on it, and the server's rules.
+
+    `credential_id` is empty if none was asked for.
+    """
 
     namespace: str
     rules: Rules
+    credential_id: str = ""
+    scopes: frozenset[Scope] = ALL_SCOPES
+
+    def require(self, scope: Scope) -> None:
+        """Raise Refusal if the caller does not have the scope."""
+        if scope not in self.scopes:
+            details = {"scope": scope.value, "credential_id": self.credential_id}
+            raise Refusal("SCOPE_MISSING", details)
 
 
 class _OfUnit(Protocol):
@@ -218,6 +231,7 @@ def grant_once(request: pb.GrantOnceRequest, caller: Caller) -> GrantOnce:
         _source(fields, request.source),
         fields.labels("labels", request.labels),
         fields.metadata("metadata", request.metadata),
+        actor=caller.credential_id,
     )
     times = operation.effective_time, operation.expire_time
     if times[0] and times[1] and times[1] <= times[0]:
@@ -262,6 +276,7 @@ def _grant_change(
     elif request.unit:
         fields.wrong("unit", "goes with an account only")
     return {
+        "actor": caller.credential_id,
         "account": account,
         "account_named": bool(request.account),
         "grant_key": fields.text("grant_key", request.grant_key, KEY_CHARACTERS_MAX),
@@ -296,6 +311,7 @@ def refund_charge(request: pb.RefundChargeRequest, caller: Caller) -> RefundChar
         fields.note("reason", request.reason, REASON_BYTES_MAX),
         fields.labels("labels", request.labels),
         fields.metadata("metadata", request.metadata),
+        actor=caller.credential_id,
     )
     fields.done()
     return operation
@@ -303,7 +319,7 @@ def refund_charge(request: pb.RefundChargeRequest, caller: Caller) -> RefundChar
 
 def configure(request: admin_pb.ConfigureAccountRequest, caller: Caller) -> Configure:
     fields = Fields()
-    operation = Configure(account_key(fields, request, caller))
+    operation = Configure(account_key(fields, request, caller), actor=caller.credential_id)
     if request.HasField("credit_limit_micros"):
         operation.credit_limit_micros = fields.amount(
             "credit_limit_micros", request.credit_limit_micros
@@ -322,7 +338,9 @@ def configure_defaults(
     request: admin_pb.ConfigureDefaultsRequest, caller: Caller
 ) -> ConfigureDefaults:
     fields = Fields()
-    operation = ConfigureDefaults(AccountKey(caller.namespace, "", unit_of(fields, request)))
+    operation = ConfigureDefaults(
+        AccountKey(caller.namespace, "", unit_of(fields, request)), actor=caller.credential_id
+    )
     if request.HasField("signup_grant"):
         signup = request.signup_grant
         operation.signup_micros = fields.amount("signup_grant.amount_micros", signup.amount_micros)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -11,22 +11,30 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2
+from meterhold_server.rpc.access import Access
 from meterhold_server.rpc.admin import AdminServicer
 from meterhold_server.rpc.handlers import LogCalls, generic_handler
 from meterhold_server.rpc.ledger import LedgerServicer
 from meterhold_server.rpc.metering import MeteringServicer
+from meterhold_server.rpc.scopes import check_scopes
 from meterhold_server.rpc.service import Service
+from meterhold_server.rpc.tls import Certificates, TlsFiles
 
 _METERING: Final = metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"]
 _LEDGER: Final = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
 _ADMIN: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
-_NAMES: Final = (_METERING.full_name, _LEDGER.full_name, _ADMIN.full_name)
+_SERVICES: Final = (_METERING, _LEDGER, _ADMIN)
+_NAMES: Final = tuple(service.full_name for service in _SERVICES)
 
 _OPTIONS: Final = (
     # Above what a request may have, so that a message that is too large is told so in our words.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", 32 * 1024 * 1024),
+    # A key, an id of the request and what proxies add. Over the first limit a call may be refused,
+    # over the second it is.
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.max_concurrent_streams", 1000),
     # Clients may ping every 10 s, and idle ones too: the default is one ping in five minutes.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -40,19 +48,14 @@ _OPTIONS: Final = (
 )
 
 
-class Tls(NamedTuple):
-    """PEM bytes of the server's certificate chain and private key."""
-
-    certificate: bytes
-    private_key: bytes
-
-
 class RpcServer:
     """Make it, `start` it, and `stop` it once, all in one event loop."""
 
     def __init__(
-        self, service: Service, *, reflect: bool, log_calls: LogCalls, share_port: bool
+        self, access: Access, *, reflect: bool, log_calls: LogCalls, share_port: bool
     ) -> None:
+        """Raises LookupError if a method has no scope."""
+        check_scopes(_SERVICES)
         # A port is shared with our own processes only: two servers that do not know of each other
         # must not split the calls between their databases.
         self._server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))))
@@ -61,9 +64,9 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers(
             (
-                generic_handler(_METERING, MeteringServicer(service, self._draining), log_calls),
-                generic_handler(_LEDGER, LedgerServicer(service), log_calls),
-                generic_handler(_ADMIN, AdminServicer(service), log_calls),
+                generic_handler(_METERING, self._metering_servicer, access, log_calls),
+                generic_handler(_LEDGER, LedgerServicer, access, log_calls),
+                generic_handler(_ADMIN, AdminServicer, access, log_calls),
             )
         )
         if reflect:
@@ -74,14 +77,16 @@ class RpcServer:
             )
             reflection.enable_server_reflection(names, self._server)
 
-    def listen(self, address: str, tls: Tls | None) -> int:
-        """Bind. Answers the port. Raises OSError if the address cannot be had."""
+    def _metering_servicer(self, service: Service) -> MeteringServicer:
+        return MeteringServicer(service, self._draining)
+
+    def listen(self, address: str, tls: TlsFiles | None) -> int:
+        """Bind. Answers the port. Raises TlsError, and OSError if the address cannot be had."""
         try:
             if tls is None:
                 port = self._server.add_insecure_port(address)
             else:
-                credentials = grpc.ssl_server_credentials([(tls.private_key, tls.certificate)])
-                port = self._server.add_secure_port(address, credentials)
+                port = self._server.add_secure_port(address, Certificates(tls).credentials())
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: is it in use? ({error})") from error
         if port == 0:

@@ -14,7 +14,7 @@ from meterhold.v1 import metering_service_pb2 as pb
 from meterhold_server.batching import failures
 from meterhold_server.batching.engine import Engine
 from meterhold_server.batching.places import Answers
-from meterhold_server.batching.reader import Reader
+from meterhold_server.batching.reader import Reader, Reads
 from meterhold_server.core.expiry import is_due
 from meterhold_server.core.model import EMPTY_BALANCE, AccountKey, Balance, account_id_of
 from meterhold_server.core.operations import Chain, Expire, Operation, RefundCharge
@@ -38,11 +38,16 @@ def was_sent_before(context: Context) -> bool:
 
 class Service(NamedTuple):
     engine: Engine
-    reader: Reader
+    reader: Reads
     caller: Caller
     reports: Reader
     verifier: Reader
     summarizer: Reader
+    credentials: Reader
+
+    def of(self, caller: Caller) -> Service:
+        """The service as it is for a caller, for whom `reader` sees no other namespace."""
+        return self._replace(caller=caller, reader=self.reader.within(caller.namespace))
 
     async def submit(self, operation: Operation, context: Context) -> Outcome:
         """Carry an operation out, on the account that it belongs to.

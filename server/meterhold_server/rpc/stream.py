@@ -10,7 +10,7 @@ from typing import Any, Final
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold_server.batching import failures
 from meterhold_server.rpc import batch
-from meterhold_server.rpc.handlers import Malformed, as_error
+from meterhold_server.rpc.handlers import Malformed, Refused, as_error
 from meterhold_server.rpc.service import CALL_SECONDS_MAX, Context, Service, was_sent_before
 from meterhold_server.rpc.validation import Fields
 
@@ -19,7 +19,7 @@ BATCHES_UNDER_WAY_MAX: Final = 8
 
 _TIMEOUT_MAX: Final = timedelta(seconds=CALL_SECONDS_MAX)
 
-Asked = pb.StreamRequest | Malformed
+Asked = pb.StreamRequest | Malformed | Refused
 Answer = Callable[[Asked], Coroutine[Any, Any, pb.StreamResponse]]
 
 
@@ -96,6 +96,8 @@ async def _next(requests: AsyncIterator[Asked]) -> Asked | None:
 async def _carry_out(request: Asked, service: Service, context: Context) -> pb.BatchResponse:
     if isinstance(request, Malformed):
         raise request.error()
+    if isinstance(request, Refused):
+        raise request.refusal
     fields = Fields()
     if request.id < 1:
         fields.wrong("id", f"is {request.id}, at least 1 is required")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import orjson
 import psycopg
@@ -15,7 +15,10 @@ from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
 
 from meterhold_server.storage.exchange import Connection
-from meterhold_server.storage.tables import APPLICATION_ROLE, REVISION
+from meterhold_server.storage.tables import APPLICATION_ROLE, READER_ROLE, REVISION
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 VERSION_MIN = 15
 VERSION_MAX = 18
@@ -53,6 +56,8 @@ _SUMMARIZER_SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
 }
+# A credential that is looked up has callers waiting for it.
+_CREDENTIAL_SETTINGS = {"statement_timeout": "3s", "lock_timeout": "1s", "jit": "off"}
 # A verification joins and aggregates whole ranges of the tables: there the planner knows best.
 _VERIFY_SETTINGS = {
     "statement_timeout": "0",
@@ -62,7 +67,11 @@ _VERIFY_SETTINGS = {
     "jit": "off",
 }
 
-_MAY_ACT = f"SELECT pg_has_role(current_user, '{APPLICATION_ROLE}', 'USAGE')"
+_SET_NAMESPACE = "SELECT set_config('meterhold.namespace', %s, false)"
+
+_MAY_ACT = " AND ".join(
+    f"pg_has_role(current_user, '{role}', 'USAGE')" for role in (APPLICATION_ROLE, READER_ROLE)
+)
 
 
 class DatabaseError(Exception):
@@ -70,11 +79,11 @@ class DatabaseError(Exception):
 
 
 def connect(
-    url: str, settings: dict[str, str] | None = None, *, as_owner: bool = False
+    url: str, settings: dict[str, str] | None = None, *, role: str | None = APPLICATION_ROLE
 ) -> Connection:
     """Open a connection that works as the application role, in autocommit mode.
 
-    `as_owner` works as the user of the URL, who may remove what the application may not.
+    Without a role it works as the user of the URL, who may remove what the application may not.
 
     Dead peers are noticed by keepalives and `tcp_user_timeout`. Raises psycopg.Error.
     """
@@ -92,8 +101,8 @@ def connect(
         # Account ids are text in the core: to make UUID objects costs more than all else on a row.
         connection.adapters.register_loader("uuid", TextLoader)
         set_json_loads(orjson.loads, connection)
-        role = {} if as_owner else {"role": APPLICATION_ROLE}
-        wanted = role | {"timezone": "UTC"} | (settings or {})
+        who = {"meterhold.maintenance": "on"} if role is None else {"role": role}
+        wanted = who | {"timezone": "UTC"} | (settings or {})
         with severed_if_silent(connection):
             for name, value in wanted.items():
                 connection.execute("SELECT set_config(%s, %s, false)", (name, value))
@@ -139,7 +148,7 @@ def connect_lane(url: str) -> Connection:
 
 def connect_owner(url: str) -> Connection:
     """A connection of the user of the URL, for a transaction as a lane's."""
-    return connect(url, _LANE_SETTINGS, as_owner=True)
+    return connect(url, _LANE_SETTINGS, role=None)
 
 
 def connect_reader(url: str) -> Connection:
@@ -151,6 +160,30 @@ def connect_summarizer(url: str, *, statement_seconds_max: int = 0) -> Connectio
     """A connection that writes sums of charges. 0 = statements may take any time."""
     timeout = {"statement_timeout": f"{statement_seconds_max}s"}
     return connect(url, _SUMMARIZER_SETTINGS | timeout)
+
+
+def connect_reader_for_callers(url: str) -> Connection:
+    """A connection that cannot write, and sees nothing but the namespace of `within`."""
+    return connect(url, _READ_SETTINGS, role=READER_ROLE)
+
+
+def within(
+    connection: Connection,
+    namespace: str,
+    read: Callable[Concatenate[Connection, _P], _T],
+    *args: _P.args,
+    **kwargs: _P.kwargs,
+) -> _T:
+    """Read by a connection for callers what it can see of one namespace."""
+    if connection.namespace != namespace:
+        connection.execute(_SET_NAMESPACE, (namespace,), prepare=True)
+        connection.namespace = namespace
+    return read(connection, *args, **kwargs)
+
+
+def connect_credentials(url: str) -> Connection:
+    """A connection for credentials: to look them up, to make and to revoke them."""
+    return connect(url, _CREDENTIAL_SETTINGS)
 
 
 def connect_verifier(url: str, *, statement_seconds_max: int = 0) -> Connection:
@@ -227,7 +260,7 @@ def _schema_reasons(connection: psycopg.Connection[Any]) -> Iterator[str]:
     if revision != REVISION:
         found = f"at migration {revision}" if revision else "not migrated"
         yield f"it is {found} and {REVISION} is needed: run `meterhold-server migrate`"
-    elif not _value(connection, _MAY_ACT):
+    elif not _value(connection, f"SELECT {_MAY_ACT}"):
         yield no_right
 
 

@@ -24,11 +24,15 @@ _DONE: Final = frozenset({pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK})
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection for exchanges. It knows which statements it has prepared."""
+    """A connection for exchanges. It knows which statements it has prepared.
+
+    `namespace` is the one that it can see, if it is a caller's.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepared: set[bytes] = set()
+        self.namespace: str | None = None
 
 
 class Statement(NamedTuple):

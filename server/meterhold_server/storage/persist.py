@@ -71,6 +71,7 @@ def _changes(writes: Writes) -> Iterable[tuple[Statement, list[rows.Row]]]:
     yield statements.INSERT_TOMBSTONES, _new(tombstones, rows.tombstone_row)
     yield statements.UPDATE_TOMBSTONES, _changed(tombstones, rows.tombstone_changes)
     claims = sorted(writes.claims, key=lambda claim: claim.claim_key)
+    yield statements.INSERT_AUDIT_RECORDS, [tuple(record) for record in writes.audit]
     in_namespace = [c for c in claims if c.claim_key.kind in NAMESPACE_CLAIM_KINDS]
     in_account = [c for c in claims if c.claim_key.kind not in NAMESPACE_CLAIM_KINDS]
     yield statements.INSERT_ACCOUNT_CLAIMS, [rows.account_claim_row(claim) for claim in in_account]

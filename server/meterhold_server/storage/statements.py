@@ -37,6 +37,7 @@ from meterhold_server.storage.tables import (
     account_claim,
     account_default,
     allowance,
+    audit_record,
     charge_refund,
     claim,
     entry,
@@ -88,8 +89,9 @@ def _rows(table: Table, names: Sequence[str]) -> TableValuedAlias:
     return func.unnest(*arrays).table_valued(*of_table).render_derived()
 
 
-def _insert(table: Table) -> Statement:
-    names = [c.name for c in table.c]
+def _insert(table: Table, *, but: str = "") -> Statement:
+    """Insert rows with all columns but one that the database fills in."""
+    names = [c.name for c in table.c if c.name != but]
     rows = _rows(table, names)
     every = insert(table).from_select(names, select(*(rows.c[name] for name in names)))
     return _for_exchange(f"insert {table.name}", every)
@@ -281,6 +283,7 @@ UPDATE_CHARGE_REFUNDS: Final = _update(charge_refund, ["refunded_micros"])
 INSERT_ENTRIES: Final = _insert(entry)
 INSERT_CLAIMS: Final = _insert(claim)
 INSERT_ACCOUNT_CLAIMS: Final = _insert(account_claim)
+INSERT_AUDIT_RECORDS: Final = _insert(audit_record, but="audit_id")
 INSERT_ALLOWANCES: Final = _insert(allowance)
 UPDATE_ALLOWANCES: Final = _update(allowance, _changing(allowance))
 INSERT_PENDING_GRANTS: Final = _insert(pending_grant)

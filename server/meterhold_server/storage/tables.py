@@ -19,6 +19,7 @@ from sqlalchemy import (
     DateTime,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -27,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
+from meterhold_server.core.credentials import Scope
 from meterhold_server.core.model import (
     AllowancePeriod,
     ClaimKind,
@@ -37,11 +39,14 @@ from meterhold_server.core.model import (
     ReservationState,
 )
 
-REVISION = "0022"
+REVISION = "0025"
 """The migration that the code needs; a server refuses a database at any other."""
 
 APPLICATION_ROLE = "meterhold_app"
 """The role that a server works as: it may not change or remove entries."""
+
+READER_ROLE = "meterhold_reader"
+"""The role that a server reads as for its callers: it sees one namespace, the one that is set."""
 
 PAGED_RESERVATIONS = "create_time > '-infinity'::timestamptz"
 """True of every reservation. A query must say it to be answered by the index of pages."""
@@ -427,4 +432,52 @@ charge_summary = Table(
     PrimaryKeyConstraint("account_id", "first_seq", "entry_count", "label", "number"),
     CheckConstraint("charge_count > 0", name="something"),
     comment="The sums of the charges of a block, without labels and by the values of each",
+)
+
+credential = Table(
+    "credential",
+    metadata,
+    Column("credential_id", Text, nullable=False),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("secret_hash", LargeBinary),
+    Column("certificate_name", Text),
+    Column("operations_per_second_max", Integer),
+    _time("create_time"),
+    _time("last_use_time", nullable=True),
+    _time("revoke_time", nullable=True),
+    PrimaryKeyConstraint("credential_id"),
+    CheckConstraint(
+        "cardinality(scopes) > 0 AND scopes <@ ARRAY["
+        + ", ".join(f"'{scope}'" for scope in Scope)
+        + "]",
+        name="scopes",
+    ),
+    CheckConstraint("(secret_hash IS NULL) <> (certificate_name IS NULL)", name="one_proof"),
+    CheckConstraint("octet_length(secret_hash) = 32", name="sha256"),
+    CheckConstraint("operations_per_second_max > 0", name="limit"),
+    Index("ix_credential_namespace", "namespace", "create_time", "credential_id"),
+    Index(
+        "ix_credential_certificate_name",
+        "certificate_name",
+        unique=True,
+        postgresql_where=text("revoke_time IS NULL"),
+    ),
+)
+
+audit_record = Table(
+    "audit_record",
+    metadata,
+    Column("audit_id", UUID(as_uuid=False), server_default=text("gen_random_uuid()")),
+    Column("namespace", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    _json("details", nullable=False),
+    _time("create_time"),
+    PrimaryKeyConstraint("audit_id"),
+    Index("ix_audit_record_newest", "namespace", "create_time", "audit_id"),
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from meterhold_server.core.credentials import Credential, Scope
 from meterhold_server.core.invariants import differences
 from meterhold_server.core.model import (
     Account,
@@ -38,10 +40,39 @@ class MemoryReader:
 
     def __init__(self, engine: MemoryEngine) -> None:
         self._engine = engine
+        self._credentials: dict[str, Credential] = {}
 
     async def run(self, read: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """As `Reader.run`."""
         return getattr(self, read.__name__)(*args, **kwargs)
+
+    def create_credential(
+        self, *, scopes: Sequence[Scope], actor: str, certificate_name: None = None, **given: Any
+    ) -> Credential:
+        """Nobody is asked for it in memory."""
+        made = Credential(
+            scopes=frozenset(scopes),
+            certificate_name=certificate_name,
+            create_time=self._engine.clock(),
+            **given,
+        )
+        self._credentials[made.credential_id] = made
+        return made
+
+    def page_of_credentials(
+        self, namespace: str, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[Credential]:
+        found = sorted(self._credentials.values(), key=_credential_order)
+        return [one for one in found if after is None or _credential_order(one) > after][:limit]
+
+    def revoke_credential(
+        self, namespace: str, credential_id: str, *, actor: str
+    ) -> Credential | None:
+        found = self._credentials.get(credential_id)
+        if found is not None and found.revoke_time is None:
+            found = replace(found, revoke_time=self._engine.clock())
+            self._credentials[credential_id] = found
+        return found
 
     def read_account(self, account_id: str) -> AccountRead | None:
         account = self._engine.state.accounts.get(account_id)
@@ -197,3 +228,7 @@ def _page(
     if after is not None:
         in_order = [i for i in in_order if (key(i) < after if newest_first else key(i) > after)]
     return in_order[:limit]
+
+
+def _credential_order(credential: Credential) -> tuple[datetime, str]:
+    return credential.create_time, credential.credential_id

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2
 from meterhold_server.core.model import AccountKey, Balance, Rules
 from meterhold_server.rpc import stream
+from meterhold_server.rpc.access import OpenAccess
 from meterhold_server.rpc.admin import AdminServicer
 from meterhold_server.rpc.errors import Refusal
 from meterhold_server.rpc.handlers import generic_handler
@@ -38,12 +39,13 @@ class MemoryService:
         self._engine = MemoryEngine(clock, rules)
         engine: Any = self._engine
         reader: Any = MemoryReader(self._engine)
-        service = Service(engine, reader, Caller(_NAMESPACE, rules), reader, reader, reader)
+        service = Service(engine, reader, Caller(_NAMESPACE, rules), *[reader] * 4)
         self._service = service
+        access = OpenAccess(service)
         self._handlers = (
-            generic_handler(_METERING, _MeteringServicer(service, asyncio.Event()), "none"),
-            generic_handler(_LEDGER, LedgerServicer(service), "none"),
-            generic_handler(_ADMIN, AdminServicer(service), "none"),
+            generic_handler(_METERING, _metering_servicer, access, "none"),
+            generic_handler(_LEDGER, LedgerServicer, access, "none"),
+            generic_handler(_ADMIN, AdminServicer, access, "none"),
         )
 
     def call(self, method: str, request: bytes, context: Context) -> bytes:
@@ -75,6 +77,10 @@ class _MeteringServicer(MeteringServicer):
             details = {"ledger_seq": balance.seq, "min_seq": min_seq}
             raise Refusal("LEDGER_BEHIND", details, retry_after_seconds=0.5)
         return balance
+
+
+def _metering_servicer(service: Service) -> _MeteringServicer:
+    return _MeteringServicer(service, asyncio.Event())
 
 
 class _Named(NamedTuple):
