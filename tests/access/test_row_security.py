@@ -25,12 +25,12 @@ FENCED = sorted(tables.metadata.tables.keys() - {"credential"})
 NAMESPACES = ("acme", "globex")
 
 
-_SUMMED_UP: Final = (
-    "INSERT INTO charge_block (account_id, first_seq, entry_count, first_time, last_time)"
-    " SELECT account_id, 1, 1, now(), now() FROM account",
-    "INSERT INTO charge_summary"
-    " SELECT account_id, 1, 1, '', 1, '', now(), '', '', 1, 1 FROM account",
-)
+_SUMMED_UP = """
+INSERT INTO charge_block (account_id, first_seq, entry_count, first_time, last_time)
+SELECT account_id, 1, 1, now(), now() FROM account;
+INSERT INTO charge_summary
+SELECT account_id, 1, 1, '', 1, '', now(), '', '', 1, 1 FROM account
+"""
 """What a worker writes of accounts that are far larger."""
 
 
@@ -43,8 +43,7 @@ async def url(database_url: str) -> str:
             async with meterhold.AsyncClient(address, api_key=key) as client:
                 await _fill(client)
     with psycopg.connect(database_url) as owner:
-        for statement in _SUMMED_UP:
-            owner.execute(statement)
+        owner.execute(_SUMMED_UP)
     return database_url
 
 
