@@ -6,9 +6,7 @@ writes to, and takes no locks on accounts; reports are right with and without it
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
@@ -17,6 +15,7 @@ from meterhold_server.batching.failures import Failure
 from meterhold_server.batching.reader import Reader
 from meterhold_server.core.charge_blocks import BLOCK_ENTRIES, BlockKey
 from meterhold_server.storage.charge_blocks import accounts_with_due_blocks, due_blocks, make_block
+from meterhold_server.workers.worker import Worker
 
 _log = structlog.get_logger(__name__)
 
@@ -36,11 +35,13 @@ class Summarized(NamedTuple):
         return Summarized(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-class Summarizer:
+class Summarizer(Worker):
     """Walks over all accounts every `interval_seconds`, block by block and in small transactions.
 
     `connections` must be able to write. `entry_counts` are the sizes of blocks to make.
     """
+
+    failed_event = "summary_failed"
 
     def __init__(
         self,
@@ -50,23 +51,15 @@ class Summarizer:
         chunk_accounts: int = 10_000,
         entry_counts: Sequence[int] = BLOCK_ENTRIES,
     ) -> None:
+        super().__init__(interval_seconds)
         self._connections = connections
-        self._interval_seconds = interval_seconds
         self._chunk_accounts = chunk_accounts
         self._entry_counts = entry_counts
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to walk in the background."""
-        self._task = asyncio.create_task(self._loop())
-
-    async def stop(self) -> None:
-        """End at once: a block that is under way is made or not, and never in part."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+    async def work(self) -> None:
+        done = await self.run_once()
+        if done.blocks_made:
+            _log.info("summarized", **done._asdict())
 
     async def run_once(self) -> Summarized:
         """Walk over all accounts once, past blocks that cannot be made.
@@ -101,17 +94,3 @@ class Summarizer:
             _log.exception("summary_failed", **key._asdict())
             return Summarized(blocks_failed=1)
         return Summarized(blocks_made=1) if made else Summarized(blocks_skipped=1)
-
-    async def _loop(self) -> None:
-        while True:
-            try:
-                done = await self.run_once()
-            except Failure as failure:
-                _log.warning("summary_failed", reason=failure.reason.value, error=str(failure))
-            except Exception:
-                # Whatever it was, the next walk may do better.
-                _log.exception("summary_failed")
-            else:
-                if done.blocks_made:
-                    _log.info("summarized", **done._asdict())
-            await asyncio.sleep(self._interval_seconds)

@@ -7,18 +7,17 @@ as for every caller, and so happens once and never early.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
 
 from meterhold_server.batching.engine import Engine
-from meterhold_server.batching.failures import Failure
 from meterhold_server.batching.reader import Reader
 from meterhold_server.core.model import AccountKey
 from meterhold_server.core.operations import Expire
 from meterhold_server.core.outcomes import Expired, Outcome
 from meterhold_server.storage.due import due_accounts
+from meterhold_server.workers.worker import Worker
 
 _log = structlog.get_logger(__name__)
 
@@ -51,8 +50,10 @@ class Sweep(NamedTuple):
         )
 
 
-class Sweeper:
+class Sweeper(Worker):
     """Sweeps every `interval_seconds`, and at once again while there is more than one batch."""
+
+    failed_event = "sweep_failed"
 
     def __init__(
         self,
@@ -62,23 +63,15 @@ class Sweeper:
         interval_seconds: float = 0.5,
         batch_accounts_max: int = 100,
     ) -> None:
+        super().__init__(interval_seconds)
         self._engine = engine
         self._reader = reader
-        self._interval_seconds = interval_seconds
         self._batch_accounts_max = batch_accounts_max
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to sweep in the background."""
-        self._task = asyncio.create_task(self._loop())
-
-    async def stop(self) -> None:
-        """End at once: of the run that is under way, what is in a batch is carried out."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+    async def work(self) -> None:
+        sweep = await self.run_once()
+        if sweep.accounts:
+            _log.info("swept", **sweep._asdict())
 
     async def run_once(self) -> Sweep:
         """Sweep all that is due now, batch by batch, past accounts that cannot be swept.
@@ -114,17 +107,3 @@ class Sweeper:
 
     async def _expire(self, account: AccountKey) -> Outcome:
         return await self._engine.submit(Expire(account))
-
-    async def _loop(self) -> None:
-        while True:
-            try:
-                sweep = await self.run_once()
-            except Failure as failure:
-                _log.warning("sweep_failed", reason=failure.reason.value, error=str(failure))
-            except Exception:
-                # Whatever it was, the next run may do better, and no other loop would expire holds.
-                _log.exception("sweep_failed")
-            else:
-                if sweep.accounts:
-                    _log.info("swept", **sweep._asdict())
-            await asyncio.sleep(self._interval_seconds)
