@@ -10,7 +10,7 @@ PROTO_READY := .venv-proto/.ready
 GENERATED := client/meterhold/v1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast conservation check lint types contracts proto proto-check format lock bench bench-growth examples clean
+.PHONY: help setup demo serve test test-fast conservation prove check lint types contracts proto proto-check format lock bench bench-growth examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-fast: $(READY) ## Run the tests that need no server process
 
 conservation: $(READY) ## Let a naive second ledger follow 200 000 random operations, and compare
 	METERHOLD_TEST_OPERATIONS=200000 $(BIN)/python -m pytest -s tests/robustness/test_conservation.py --durations=5
+
+prove: $(READY) ## Simulate 320 000 operations among faults, check every history, and catch planted bugs
+	PYTHONPATH=tests $(BIN)/python -m simulation $(PROVE_OPTIONS)
 
 check: lint types contracts proto-check examples test ## All that CI runs
 

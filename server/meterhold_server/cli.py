@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from meterhold_server import app, auditing, keys, verification
 from meterhold_server.batching.failures import Failure
 from meterhold_server.config import (
+    CommandSettings,
     DatabaseSettings,
     EngineSettings,
     NamespaceSettings,
@@ -25,6 +26,7 @@ from meterhold_server.demo.settings import DemoSettings
 from meterhold_server.embedded import EmbeddedPostgresError
 from meterhold_server.logs import configure_logs
 from meterhold_server.processes import READY_LINE, serve_processes
+from meterhold_server.prove.settings import ProveSettings
 from meterhold_server.rpc.tls import TlsError
 from meterhold_server.storage import migrate
 from meterhold_server.storage.connection import DatabaseError
@@ -41,7 +43,7 @@ _FAILURES = (
     psycopg.Error,
 )
 _log = structlog.get_logger(__name__)
-_S = TypeVar("_S", bound=DatabaseSettings)
+_S = TypeVar("_S", bound=CommandSettings)
 
 
 class MigrateSettings(DatabaseSettings):
@@ -143,9 +145,16 @@ def demo(settings: DemoSettings) -> int:
     return command.run(settings)
 
 
+def prove(settings: ProveSettings) -> int:
+    """Make calls to a running service, and check what its callers were told."""
+    from meterhold_server.prove import command
+
+    return command.run(settings)
+
+
 class Command(NamedTuple):
     run: Callable[[Any], int]
-    settings: type[DatabaseSettings]
+    settings: type[CommandSettings]
     hidden: bool = False
 
 
@@ -159,6 +168,7 @@ COMMANDS = {
     "keys list": Command(keys.list_all, NamespaceSettings),
     "keys revoke": Command(keys.revoke, keys.RevokeSettings),
     "audit": Command(auditing.run, auditing.AuditSettings),
+    "prove": Command(prove, ProveSettings),
     "worker": Command(worker, ServeSettings, hidden=True),
 }
 

@@ -31,8 +31,8 @@ Auth = Literal["auto", "keys", "none"]
 """
 
 
-class DatabaseSettings(BaseSettings):
-    """Which database, and how to log."""
+class CommandSettings(BaseSettings):
+    """What every command can be told: how to log."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -44,6 +44,20 @@ class DatabaseSettings(BaseSettings):
         extra="ignore",
     )
 
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    log_format: LogFormat = "auto"
+    print_config: Annotated[bool, Field(description="print the settings and exit")] = False
+
+    def printed(self) -> str:
+        """The settings as environment variables, without secrets."""
+        shown = self.model_dump(mode="json", exclude={"print_config"})
+        lines = (f"{PREFIX}{name.upper()}={_text(value)}" for name, value in shown.items())
+        return "\n".join(lines)
+
+
+class DatabaseSettings(CommandSettings):
+    """Which database."""
+
     database_url: Annotated[
         SecretStr | None,
         Field(description="libpq URL of a PostgreSQL 15 to 18; without one, an embedded server"),
@@ -54,15 +68,6 @@ class DatabaseSettings(BaseSettings):
     allow_unsafe_database: Annotated[
         bool, Field(description="accept a database that may lose commits in a crash; for tests")
     ] = False
-    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
-    log_format: LogFormat = "auto"
-    print_config: Annotated[bool, Field(description="print the settings and exit")] = False
-
-    def printed(self) -> str:
-        """The settings as environment variables, without secrets."""
-        shown = self.model_dump(mode="json", exclude={"print_config"})
-        lines = (f"{PREFIX}{name.upper()}={_text(value)}" for name, value in shown.items())
-        return "\n".join(lines)
 
 
 class NamespaceSettings(DatabaseSettings):

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.book import ALICE, debit_once, grant
+from core.book import ALICE, debit_once, grant, release, reserve, settle
 from meterhold_server.batching.failures import FailureReason
 from meterhold_server.batching.lane import LaneLimits
-from meterhold_server.core.outcomes import Debited, Granted
+from meterhold_server.core.outcomes import Debited, Granted, Released, Settled
 from meterhold_server.storage import connection, migrate
 from meterhold_server.storage.verify import verify
 from support.database import DatabaseServer
@@ -45,6 +45,27 @@ async def test_a_cut_commit_has_exactly_one_effect(
         assert len(batch_sizes) == 2 * REPEATS, "what was rolled back is tried again"
     if cut is Cut.AFTER:
         assert len(batch_sizes) == REPEATS, "what was committed is not tried again"
+    assert verify(database_url).clean
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: cut.name.lower())
+async def test_who_ended_a_hold_is_told_so(proxy: Proxy, database_url: str, cut: Cut) -> None:
+    """Though no entry and no key says who it was."""
+    async with running(proxy.url) as engine:
+        await engine.submit(grant("gift", 1000))
+        for number in range(5):
+            await engine.submit(reserve(f"a{number}", 10))
+            await engine.submit(reserve(f"b{number}", 10))
+            proxy.cut_commits(cut)
+            released = await engine.submit(release(f"a{number}"))
+            assert proxy.cut.is_set()
+            assert isinstance(released, Released)
+            assert released.changed
+            proxy.cut_commits(cut)
+            settled = await engine.submit(settle(f"b{number}", 0))
+            assert proxy.cut.is_set()
+            assert isinstance(settled, Settled)
+            assert not settled.replayed
     assert verify(database_url).clean
 
 

@@ -7,7 +7,8 @@ can live with here, it can live with on a database.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import datetime
@@ -42,6 +43,8 @@ from meterhold_server.core.posting import Writes
 
 class Shelf:
     def __init__(self, state: State) -> None:
+        self._live_lots: defaultdict[str, dict[int, Lot]] = defaultdict(dict)
+        self._active: defaultdict[str, dict[str, Reservation]] = defaultdict(dict)
         self.accounts: dict[str, Account] = {}
         self.lots: dict[tuple[str, int], Lot] = {}
         self.reservations: dict[tuple[str, str], Reservation] = {}
@@ -89,34 +92,58 @@ class Shelf:
     def load(self, operations: Sequence[Operation], now: datetime) -> State:
         """Exactly what is needed, in the two rounds in which storage reads it."""
         wanted = needs(operations)
+        state = self.look_up(wanted, wanted.account_ids, wanted.tombstones)
+        self.look_further(state, now, wanted)
+        return state
+
+    def look_up(
+        self, wanted: Needs, account_ids: Collection[str], tombstones: Collection[GrantKey]
+    ) -> State:
+        """What is named, of these accounts and tombstones."""
         state = State()
-        for account_id in sorted(wanted.account_ids & set(self.accounts)):
+        for account_id in sorted(account_ids):
+            if account_id not in self.accounts:
+                continue
             account = _bare(self.accounts[account_id])
             state.accounts[account_id] = account
-            for lot in self.lots.values():
-                if lot.account_id == account_id and lot.live:
-                    account.lots.append(copy_of_lot(lot))
-        for account_id, reservation_id in wanted.reservations & set(self.reservations):
-            _add(state, self.reservations[account_id, reservation_id])
-        for account_id, seq in wanted.charges & set(self.entries):
-            state.accounts[account_id].charges[seq] = self.entries[account_id, seq]
-        for account_id, seq in wanted.charges & set(self.charge_refunds):
-            refund = self.charge_refunds[account_id, seq]
-            state.accounts[account_id].charge_refunds[seq] = copy(refund)
-        for key in wanted.claims & set(self.claims):
-            state.claims[key] = _read_back(self.claims[key])
-        for grant_key in wanted.tombstones & set(self.tombstones):
-            tombstone = self.tombstones[grant_key]
-            revocations = dict(tombstone.revocations)
-            state.tombstones[grant_key] = replace(tombstone, revocations=revocations)
-        for defaults_key in (wanted.defaults | wanted.changed_defaults) & set(self.defaults):
-            state.defaults[defaults_key] = copy(self.defaults[defaults_key])
-        for account_id in wanted.allowances & set(self.allowances):
-            state.accounts[account_id].allowance = copy(self.allowances[account_id])
-        self._load_the_rest(state, now, wanted)
+            account.lots += map(copy_of_lot, self._live_lots[account_id].values())
+        self._look_up_rows(state, wanted)
+        for key in wanted.claims:
+            if key in self.claims:
+                state.claims[key] = _read_back(self.claims[key])
+        for grant_key in tombstones:
+            if grant_key in self.tombstones:
+                tombstone = self.tombstones[grant_key]
+                revocations = dict(tombstone.revocations)
+                state.tombstones[grant_key] = replace(tombstone, revocations=revocations)
+        for defaults_key in wanted.defaults | wanted.changed_defaults:
+            if defaults_key in self.defaults:
+                state.defaults[defaults_key] = copy(self.defaults[defaults_key])
+        return state
+
+    def _look_up_rows(self, state: State, wanted: Needs) -> None:
+        """What is named by account and key."""
+        for account_id, reservation_id in wanted.reservations:
+            held = self.reservations.get((account_id, reservation_id))
+            if held and account_id in state.accounts:
+                _add(state, held)
+        for account_id, seq in wanted.charges:
+            account = state.accounts.get(account_id)
+            if account is None:
+                continue
+            if entry := self.entries.get((account_id, seq)):
+                account.charges[seq] = entry
+            if refund := self.charge_refunds.get((account_id, seq)):
+                account.charge_refunds[seq] = copy(refund)
+        for account_id in wanted.allowances:
+            if account_id in self.allowances and account_id in state.accounts:
+                state.accounts[account_id].allowance = copy(self.allowances[account_id])
+
+    def look_further(self, state: State, now: datetime, first: Needs) -> None:
+        """What the loaded rows tell of."""
+        self._load_the_rest(state, now, first)
         for account in state.accounts.values():
             account.lots.sort(key=spend_key)
-        return state
 
     def _load_the_rest(self, state: State, now: datetime, first: Needs) -> None:
         wanted = still_needs(state, now, first)
@@ -126,20 +153,14 @@ class Shelf:
             for (owner, key), pending in self.pending.items():
                 if owner == account_id and pending.state is PendingState.PENDING:
                     _add_pending(state, key, pending)
-            active = [
-                reservation
-                for reservation in self.reservations.values()
-                if reservation.account_id == account_id and reservation.active
-            ]
-            coming = [reservation for reservation in active if reservation.expire_time > now]
-            coming.sort(key=lambda reservation: reservation.expire_time)
-            due = [reservation for reservation in active if reservation.expire_time <= now]
-            for reservation in due + coming[:1]:
-                _add(state, reservation)
-        for account_id, reservation_id in wanted.reservations & set(self.reservations):
-            _add(state, self.reservations[account_id, reservation_id])
+            self._load_due(state, account_id, now)
+        for wanted_reservation in wanted.reservations:
+            if wanted_reservation in self.reservations:
+                _add(state, self.reservations[wanted_reservation])
         lots_wanted = set(wanted.lots)
-        for account_id, key in wanted.pending & set(self.pending):
+        for account_id, key in wanted.pending:
+            if (account_id, key) not in self.pending:
+                continue
             pending = self.pending[account_id, key]
             _add_pending(state, key, pending)
             if pending.entry_seq:
@@ -148,6 +169,15 @@ class Shelf:
             lots = state.accounts[account_id].lots
             if all(lot.seq != seq for lot in lots):
                 lots.append(copy_of_lot(self.lots[account_id, seq]))
+
+    def _load_due(self, state: State, account_id: str, now: datetime) -> None:
+        """The active reservations that are due, and the next one after them."""
+        active = list(self._active[account_id].values())
+        coming = [reservation for reservation in active if reservation.expire_time > now]
+        coming.sort(key=lambda held: (held.expire_time, held.reservation_id))
+        due = [reservation for reservation in active if reservation.expire_time <= now]
+        for reservation in due + coming[:1]:
+            _add(state, reservation)
 
     def persist(self, writes: Writes) -> None:
         """Write what changed. A row that says it is `stored` must be there, and no other."""
@@ -159,11 +189,16 @@ class Shelf:
             if lot.stored and not lot.has_history:
                 assert not self.lots[lot_key].has_history, "what has become of a lot stays"
             self.lots[lot_key] = replace(copy_of_lot(lot), stored=True)
+            self._live_lots[lot.account_id].pop(lot.seq, None)
+            if lot.live:
+                self._live_lots[lot.account_id][lot.seq] = self.lots[lot_key]
         for key, reservation in writes.reservations.items():
             assert reservation.stored == (key in self.reservations)
-            self.reservations[key] = replace(
-                reservation, parts=list(reservation.parts), stored=True
-            )
+            kept = replace(reservation, parts=list(reservation.parts), stored=True)
+            self.reservations[key] = kept
+            self._active[kept.account_id].pop(kept.reservation_id, None)
+            if kept.active:
+                self._active[kept.account_id][kept.reservation_id] = kept
         for refund_key, refund in writes.charge_refunds.items():
             assert refund.stored == (refund_key in self.charge_refunds)
             self.charge_refunds[refund_key] = replace(refund, stored=True)

@@ -37,7 +37,7 @@ def begun(other: psycopg.Connection[tuple[str]]) -> str:
     other.execute(
         "INSERT INTO claim (namespace, kind, key, account_id, request, answer, create_time)"
         " VALUES (%s, %s, %s, gen_random_uuid(), '{}', '{}', %s)",
-        (*EVIDENCE.key, EVIDENCE.create_time),
+        (*EVIDENCE.key, EVIDENCE.time),
     )
     row = other.execute(XID).fetchone()
     assert row is not None
@@ -63,10 +63,11 @@ def test_it_is_still_under_way(session: Session, other: psycopg.Connection[tuple
 @pytest.mark.parametrize(
     "evidence",
     [
-        EVIDENCE._replace(create_time=EVIDENCE.create_time + timedelta(microseconds=1)),
+        EVIDENCE._replace(time=EVIDENCE.time + timedelta(microseconds=1)),
         EVIDENCE._replace(key=("live", "DEBIT_ONCE", "another")),
-        Evidence("entry", (str(uuid4()), 1), EVIDENCE.create_time),
+        Evidence("entry", (str(uuid4()), 1), EVIDENCE.time),
         Evidence("reservation", (str(uuid4()), "job"), NOON),
+        Evidence("end of reservation", (str(uuid4()), "job"), NOON),
         Evidence("account_claim", (str(uuid4()), "DEBIT", "k"), NOON),
         None,
     ],

@@ -10,9 +10,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from sqlalchemy import Table, bindparam, select
+from sqlalchemy import bindparam, select
+from sqlalchemy.schema import Column
 
-from meterhold_server.core.model import NAMESPACE_CLAIM_KINDS
+from meterhold_server.core.model import NAMESPACE_CLAIM_KINDS, Reservation, ReservationState
 from meterhold_server.core.posting import Writes
 from meterhold_server.storage.exchange import Connection
 from meterhold_server.storage.rows import Row, claim_key_row
@@ -20,46 +21,57 @@ from meterhold_server.storage.statements import compiled
 from meterhold_server.storage.tables import account_claim, claim, entry, reservation
 
 
-def _create_time(table: Table) -> tuple[str, list[str]]:
-    """When the row of a key was written, and the names of the key's parameters."""
-    keys = (column == bindparam(column.name, type_=column.type) for column in table.primary_key)
-    statement = compiled(select(table.c.create_time).where(*keys))
-    return statement, [column.name for column in table.primary_key]
+def _time(column: Column[datetime]) -> tuple[str, list[str]]:
+    """What the row of a key says of a time, and the names of the key's parameters."""
+    of_key = column.table.primary_key
+    keys = (each == bindparam(each.name, type_=each.type) for each in of_key)
+    return compiled(select(column).where(*keys)), [each.name for each in of_key]
 
 
-_BY_TABLE: Final = {
-    table.name: _create_time(table) for table in (entry, reservation, claim, account_claim)
+_TIMES: Final = {
+    **{
+        table.name: _time(table.c.create_time)
+        for table in (entry, reservation, claim, account_claim)
+    },
+    "end of reservation": _time(reservation.c.end_time),
 }
+"""When a row was written, by its table; and when a hold was settled or released."""
 
 
 class Evidence(NamedTuple):
-    """A row, by the primary key of its table, and the time at which the batch wrote it."""
+    """What the batch wrote, by a name of `_TIMES` and the primary key, and its time."""
 
-    table: str
+    written: str
     key: Row
-    create_time: datetime
+    time: datetime
 
     def is_in(self, connection: Connection) -> bool:
-        """Whether the row is there. Raises psycopg.Error."""
-        statement, names = _BY_TABLE[self.table]
+        """Whether it is there. Raises psycopg.Error."""
+        statement, names = _TIMES[self.written]
         row = connection.execute(statement, dict(zip(names, self.key, strict=True))).fetchone()
-        return row == (self.create_time,)
+        return row == (self.time,)
 
 
 def evidence_of(writes: Writes) -> Evidence | None:
-    """A row that a batch adds and that never changes; None if it adds none.
+    """What a batch writes that never changes; None if it writes nothing of the kind.
 
-    All that such a batch does, it may do twice: releasing, expiring, extending to a time, closing
-    without a charge.
+    All that such a batch does, it may do twice: expiring, extending to a time.
     """
     for written in writes.entries:
         return Evidence("entry", (written.account_id, written.seq), written.create_time)
     for held in writes.reservations.values():
+        key = held.account_id, held.reservation_id
         if not held.stored:
-            key = held.account_id, held.reservation_id
             return Evidence("reservation", key, held.create_time)
+        if held.end_time is not None and _ended_for_good(held):
+            return Evidence("end of reservation", key, held.end_time)
     for claimed in writes.claims:
         in_namespace = claimed.claim_key.kind in NAMESPACE_CLAIM_KINDS
         name = "claim" if in_namespace else "account_claim"
         return Evidence(name, claim_key_row(claimed.claim_key), claimed.create_time)
     return None
+
+
+def _ended_for_good(held: Reservation) -> bool:
+    """Whether a hold was settled or released. One that has expired may still be settled late."""
+    return held.state in (ReservationState.SETTLED, ReservationState.RELEASED)
