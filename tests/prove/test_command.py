@@ -31,6 +31,15 @@ async def prove(address: str, *arguments: str) -> tuple[int | None, str, str]:
     return process.returncode, out.decode(), errors.decode()
 
 
+async def found_within(address: str, seeds: int) -> str:
+    """What is printed of the first run that is not sound: not each load comes to the brink."""
+    for seed in range(1, seeds + 1):
+        code, out, _ = await prove(address, f"--seed={seed}")
+        if code == 1:
+            return out
+    raise AssertionError(f"none of {seeds} loads found anything")
+
+
 async def test_a_sound_service_breaks_no_rule(address: str) -> None:
     code, out, errors = await prove(address)
     assert (code, errors) == (0, ""), out
@@ -45,12 +54,10 @@ async def test_a_key_without_fingerprint_is_found(address: str) -> None:
     assert "misuse: account 'prove-" in out
 
 
-async def test_holds_past_the_balance_are_found(address: str) -> None:
-    reservable = property(lambda self: max(0, self.available_micros + 250))
+async def test_a_micro_too_much_is_found(address: str) -> None:
+    reservable = property(lambda self: max(0, self.available_micros + 1))
     with patch.object(Account, "reservable_micros", reservable):
-        code, out, _ = await prove(address, "--seed=1")
-    assert code == 1, out
-    assert "floor: account 'prove-" in out
+        assert "floor: account 'prove-" in await found_within(address, seeds=8)
 
 
 async def test_a_release_that_did_nothing_is_found(address: str) -> None:
