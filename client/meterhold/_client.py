@@ -743,8 +743,9 @@ class Client:
 
         Counts charges made at `start_time` or later and before `end_time`, None = no limit, that
         have all of `labels`. `group_by` names at most 3 things, each once; empty = the total alone.
-        The report has the `row_limit` largest groups, 0 = 50, at most 1000. It reads all those
-        charges: nothing but `timeout_seconds` limits how long.
+        The report has the `row_limit` largest groups, 0 = 50, at most 1000. Those of a
+        large account are read in sums, but one by one with two labels, or of all accounts: nothing
+        but `timeout_seconds` limits how long.
         """
         request = _ledger_requests.spend_report(
             account,
