@@ -93,7 +93,7 @@ format: $(READY) ## Format the sources
 
 lock: ## Renew the lock files with the newest versions
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	cd $(CURDIR) && for job in "dev --extra server --extra embedded --extra cli --group dev" "server --extra server" "bench --group bench --constraint lock/dev.txt" "build --group build" "proto --group proto"; do set -- $$job; name=$$1; shift; \
+	cd $(CURDIR) && for job in "dev --extra server --extra embedded --extra cli --extra jwt --group dev" "server --extra server --extra jwt" "bench --group bench --constraint lock/dev.txt" "build --group build" "proto --group proto"; do set -- $$job; name=$$1; shift; \
 	  .venv-lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --python-version 3.11 "$$@" $$(case $$name in dev|server) echo pyproject.toml;; esac) --output-file lock/$$name.txt; done
 	rm -rf .venv-lock
