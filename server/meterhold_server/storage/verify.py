@@ -28,13 +28,16 @@ Progress = Callable[[int, int], None]
 DIFFERENCES_MAX: Final = 1000
 """The most differences that are told of one account."""
 
-_ENTRIES_IN_SLICE: Final = 1_000_000
-_ENTRY_BYTES: Final = 140
-"""Of a small entry in its table."""
+_ENTRIES_IN_SLICE: Final = 4_000_000
+_ENTRY_BYTES: Final = 200
+"""Of a common entry in its table."""
 
 _SLICES_MAX: Final = 4096
 _CONNECTIONS: Final = 2
 _BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+# Entries lie in the order in which they were written, not by account: to follow an index through
+# many accounts reads a page for each. A bitmap of the same index reads every page once.
+_BY_PAGE: Final = "SET LOCAL enable_indexscan = off"
 
 _Range = tuple[str, str]
 _Row = tuple[str, str, Any, Any, str]
@@ -107,10 +110,11 @@ def verify(
     """Check every account, or one, against its lots, reservations, entries, refunds and keys.
 
     Takes no locks, and sees one snapshot whatever is written meanwhile. `slices`, 1 or more, is by
-    default so many that each has about a million entries. Raises psycopg.Error.
+    default so many that each has about four million entries. Raises psycopg.Error.
     """
     with connect_verifier(database_url) as first:
         first.execute(_BEGIN)
+        first.execute(_BY_PAGE)
         ranges = [_only(account)] if account else _ranges(slices or _slices(first))
         steps = _steps(ranges)
         found = _carry_out(first, database_url, steps, progress)
@@ -182,6 +186,7 @@ def _carry_out(
     with connect_verifier(database_url) as second:
         second.execute(_BEGIN)
         second.execute(f"SET TRANSACTION SNAPSHOT '{snapshot[0]}'".encode())
+        second.execute(_BY_PAGE)
         waiting = iter(steps)
         with ThreadPoolExecutor(_CONNECTIONS) as threads:
             parts = [
