@@ -8,7 +8,7 @@ import getpass
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -21,6 +21,7 @@ from meterhold_server.core.outcomes import Rebuilt
 from meterhold_server.embedded import EmbeddedPostgres
 from meterhold_server.rpc.access import Access, OpenAccess
 from meterhold_server.rpc.authentication import CredentialAccess
+from meterhold_server.rpc.key_sets import KeySetError
 from meterhold_server.rpc.requests import Caller
 from meterhold_server.rpc.server import RpcServer
 from meterhold_server.rpc.service import Service
@@ -33,6 +34,9 @@ from meterhold_server.storage.connection import (
 )
 from meterhold_server.workers.summarizer import Summarizer
 from meterhold_server.workers.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from meterhold_server.rpc.tokens import TokenAccess
 
 REPORTS_WAITING_MAX = 16
 """How many reports may wait for their turn. They are made one at a time."""
@@ -120,7 +124,7 @@ async def serve(
     """Serve until `stopping` is set, then drain. `announce` is told the address once it answers.
 
     `share_port` lets other processes that say so too listen on the same port. Raises OSError if the
-    address is taken, and TlsError.
+    address is taken, TlsError, and KeySetError.
     """
     async with engine(settings, url) as running:
         service = Service(
@@ -177,12 +181,40 @@ async def _access(settings: ServeSettings, service: Service) -> AsyncIterator[Ac
     if not settings.asks_for_credentials:
         yield OpenAccess(service.of(service.caller))
         return
-    access = CredentialAccess(service)
-    access.start()
+    async with _tokens(settings, service) as tokens:
+        access = CredentialAccess(service, tokens=tokens)
+        access.start()
+        try:
+            yield access
+        finally:
+            await access.close()
+
+
+@asynccontextmanager
+async def _tokens(settings: ServeSettings, service: Service) -> AsyncIterator[TokenAccess | None]:
+    """Who comes in with a token; None if no tokens are taken. Raises KeySetError."""
+    source = settings.token_source
+    if source is None:
+        yield None
+        return
     try:
-        yield access
+        from meterhold_server.rpc.tokens import TokenAccess
+    except ModuleNotFoundError as missing:
+        raise KeySetError(
+            f"tokens need an extra ({missing}): pip install 'meterhold[jwt]'"
+        ) from None
+    tokens = TokenAccess(
+        service,
+        source,
+        settings.token_terms,
+        settings.jwt_algorithms.split(","),
+        operations_per_second_max=settings.jwt_operations_per_second_max,
+    )
+    await tokens.start()
+    try:
+        yield tokens
     finally:
-        await access.close()
+        await tokens.close()
 
 
 async def sweep(settings: EngineSettings, url: str, stopping: asyncio.Event) -> None:

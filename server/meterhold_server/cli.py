@@ -27,6 +27,7 @@ from meterhold_server.embedded import EmbeddedPostgresError
 from meterhold_server.logs import configure_logs
 from meterhold_server.processes import READY_LINE, serve_processes
 from meterhold_server.prove.settings import ProveSettings
+from meterhold_server.rpc.key_sets import KeySetError
 from meterhold_server.rpc.tls import TlsError
 from meterhold_server.storage import migrate
 from meterhold_server.storage.connection import DatabaseError
@@ -38,6 +39,7 @@ _FAILURES = (
     DemoError,
     EmbeddedPostgresError,
     Failure,
+    KeySetError,
     OSError,
     TlsError,
     psycopg.Error,

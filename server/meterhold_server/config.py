@@ -7,13 +7,17 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from meterhold_server.batching.lane import LaneLimits
+from meterhold_server.core.credentials import NAMESPACE_CHARACTERS_MAX
 from meterhold_server.core.model import Rules
+from meterhold_server.core.tokens import TokenTerms
 from meterhold_server.rpc.handlers import LogCalls
+from meterhold_server.rpc.key_sets import ALGORITHMS, KeySetFile, KeySetSource, KeySetUrl
 
 PREFIX = "METERHOLD_"
 
@@ -27,7 +31,7 @@ LogFormat = Literal["auto", "json", "console"]
 Auth = Literal["auto", "keys", "none"]
 """`keys`: every caller proves a credential. `none`: nobody does, on a loopback address alone.
 
-`auto` is `none` on a loopback address without TLS, else `keys`.
+`auto` is `none` on a loopback address without TLS and without tokens, else `keys`.
 """
 
 
@@ -74,7 +78,12 @@ class NamespaceSettings(DatabaseSettings):
     """Whose it is."""
 
     namespace: Annotated[
-        str, Field(min_length=1, max_length=64, description="the tenant that it belongs to")
+        str,
+        Field(
+            min_length=1,
+            max_length=NAMESPACE_CHARACTERS_MAX,
+            description="the tenant that it belongs to",
+        ),
     ] = "default"
 
 
@@ -82,7 +91,12 @@ class EngineSettings(DatabaseSettings):
     """The lanes and the rules."""
 
     namespace: Annotated[
-        str, Field(min_length=1, max_length=64, description="the tenant, where no credential tells")
+        str,
+        Field(
+            min_length=1,
+            max_length=NAMESPACE_CHARACTERS_MAX,
+            description="the tenant, where no credential tells",
+        ),
     ] = "default"
     lanes: Annotated[PositiveInt, Field(le=64, description="writers in a process")] = 1
     batch_operations_max: Annotated[PositiveInt, Field(le=10_000)] = 256
@@ -122,7 +136,94 @@ def workers_default() -> int:
     return min(cores or 1, _WORKERS_DEFAULT_MAX)
 
 
-class ServeSettings(EngineSettings):
+class TokenSettings(EngineSettings):
+    """Callers with tokens (JWT)."""
+
+    jwt_jwks_file: Annotated[
+        Path | None, Field(description="take tokens, by the keys in this file (JSON Web Key Set)")
+    ] = None
+    jwt_jwks_url: Annotated[
+        str | None, Field(description="take tokens, by the keys at this https URL")
+    ] = None
+    jwt_issuer: Annotated[
+        str | None, Field(min_length=1, description="the claim `iss` of every token")
+    ] = None
+    jwt_audience: Annotated[
+        str | None, Field(min_length=1, description="what the claim `aud` must name")
+    ] = None
+    jwt_namespace_claim: Annotated[
+        str, Field(min_length=1, description="the claim that names the namespace")
+    ] = "meterhold_namespace"
+    jwt_scope_claim: Annotated[
+        str, Field(min_length=1, description="the claim with meter, grant, read, admin")
+    ] = "scope"
+    jwt_algorithms: Annotated[
+        str, Field(description=f"what tokens may be signed with: {','.join(sorted(ALGORITHMS))}")
+    ] = "RS256,PS256,ES256,EdDSA"
+    jwt_leeway_seconds: Annotated[
+        int, Field(ge=0, le=300, description="how far the issuer's clock may be from ours")
+    ] = 30
+    jwt_operations_per_second_max: Annotated[
+        PositiveInt | None,
+        Field(le=1_000_000, description="of each subject, in each server process; none = any"),
+    ] = None
+
+    @property
+    def token_source(self) -> KeySetSource | None:
+        """Where the keys of tokens are; None if no tokens are taken."""
+        if self.jwt_jwks_file is not None:
+            return KeySetFile(self.jwt_jwks_file)
+        return KeySetUrl(self.jwt_jwks_url) if self.jwt_jwks_url is not None else None
+
+    @property
+    def token_terms(self) -> TokenTerms:
+        """Which tokens are taken, if any are."""
+        assert self.jwt_issuer is not None
+        assert self.jwt_audience is not None
+        return TokenTerms(
+            self.jwt_issuer,
+            self.jwt_audience,
+            self.jwt_namespace_claim,
+            self.jwt_scope_claim,
+            self.jwt_leeway_seconds,
+        )
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _known_algorithms(cls, names: str) -> str:
+        if unknown := sorted(set(names.split(",")) - ALGORITHMS):
+            raise ValueError(
+                f"{unknown[0]!r} is not one of {', '.join(sorted(ALGORITHMS))}, which are all that "
+                "need no secret here"
+            )
+        return names
+
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _safe_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        local = parts.scheme == "http" and _is_loopback_host(parts.hostname or "")
+        if not parts.hostname or (parts.scheme != "https" and not local):
+            raise ValueError("must be an https URL; http is for loopback addresses alone")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("must not have a user or a password: it is shown in logs")
+        return url
+
+    @model_validator(mode="after")
+    def _tokens_are_complete(self) -> TokenSettings:
+        if self.jwt_jwks_file is not None and self.jwt_jwks_url is not None:
+            raise ValueError("jwt_jwks_file and jwt_jwks_url are both set: one has the keys")
+        named = self.jwt_issuer is not None, self.jwt_audience is not None
+        if self.token_source is not None and not all(named):
+            raise ValueError("tokens need jwt_issuer and jwt_audience, which each must name")
+        if self.token_source is None and any(named):
+            raise ValueError("tokens need the keys of their issuer: jwt_jwks_file or jwt_jwks_url")
+        return self
+
+
+class ServeSettings(TokenSettings):
     """The server."""
 
     address: Annotated[
@@ -164,7 +265,8 @@ class ServeSettings(EngineSettings):
     def asks_for_credentials(self) -> bool:
         """Whether a caller has to prove a credential."""
         if self.auth == "auto":
-            return self.tls_certificate is not None or not _is_loopback(self.address)
+            is_private = self.tls_certificate is None and _is_loopback(self.address)
+            return self.token_source is not None or not is_private
         return self.auth == "keys"
 
     @model_validator(mode="after")
@@ -178,6 +280,8 @@ class ServeSettings(EngineSettings):
                 f"auth is none, and address {self.address} is not loopback: anybody could come in; "
                 "use auth=keys, and make a key with `meterhold-server keys create`"
             )
+        if self.auth == "none" and self.token_source is not None:
+            raise ValueError("auth is none, so that nobody is asked for a token: set auth=keys")
         if self.tls_certificate or self.allow_plaintext or _is_loopback(self.address):
             return self
         raise ValueError(
@@ -196,6 +300,10 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 def _is_loopback(address: str) -> bool:
     host, _ = host_and_port(address)
+    return _is_loopback_host(host)
+
+
+def _is_loopback_host(host: str) -> bool:
     if host == "localhost":
         return True
     try:

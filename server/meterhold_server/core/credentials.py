@@ -19,8 +19,10 @@ from typing import Final, NamedTuple
 
 ID_BYTES: Final = 10
 SECRET_BYTES: Final = 32
+NAMESPACE_CHARACTERS_MAX: Final = 64
+API_KEY_PREFIX: Final = "mh_"
 
-_KEY: Final = re.compile(r"mh_([a-z2-7]{16})_([a-z2-7]{52})")
+_KEY: Final = re.compile(API_KEY_PREFIX + r"([a-z2-7]{16})_([a-z2-7]{52})")
 
 
 class Scope(StrEnum):
@@ -55,7 +57,7 @@ class ApiKey(NamedTuple):
     @property
     def text(self) -> str:
         """What the caller sends: show it once, and keep it nowhere."""
-        return f"mh_{self.credential_id}_{self.secret}"
+        return f"{API_KEY_PREFIX}{self.credential_id}_{self.secret}"
 
 
 @dataclass(frozen=True, slots=True)

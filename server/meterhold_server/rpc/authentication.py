@@ -1,9 +1,10 @@
-"""Callers known by credentials: an API key in the metadata, or a client certificate.
+"""Callers known by credentials: an API key or a token in the metadata, or a client certificate.
 
 A credential is looked up when it is first used. From then on a call costs one look into a dict, and
 all that are known are read anew every `REFRESH_SECONDS`, beside the calls; those that were not
 found are looked for again then. One that could not be read for `CONFIRMED_SECONDS_MAX` is looked up
-again before it lets anybody in: that is how long a revoked one can still be used at most.
+again before it lets anybody in: that is how long a revoked one can still be used at most. Tokens
+are not looked up: `tokens.py` has them.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from meterhold_server.batching import failures
 from meterhold_server.batching.failures import Failure
-from meterhold_server.core.credentials import ApiKey, Credential, parse_api_key
+from meterhold_server.core.credentials import (
+    API_KEY_PREFIX,
+    ApiKey,
+    Credential,
+    parse_api_key,
+)
 from meterhold_server.core.token_bucket import TokenBucket
 from meterhold_server.rpc.access import Guest
 from meterhold_server.rpc.errors import Refusal
@@ -26,6 +32,10 @@ from meterhold_server.rpc.requests import Caller
 from meterhold_server.rpc.service import Context, Service
 from meterhold_server.storage.credentials import note_use, read_certificates, read_credentials
 from meterhold_server.storage.exchange import Connection
+
+if TYPE_CHECKING:
+    # What is an extra is loaded where it was asked for.
+    from meterhold_server.rpc.tokens import TokenAccess
 
 REFRESH_SECONDS: Final = 2.0
 CONFIRMED_SECONDS_MAX: Final = 5.0
@@ -71,11 +81,16 @@ class CredentialAccess:
         self,
         service: Service,
         *,
+        tokens: TokenAccess | None = None,
         refresh_seconds: float = REFRESH_SECONDS,
         confirmed_seconds_max: float = CONFIRMED_SECONDS_MAX,
     ) -> None:
-        """`service` is as it is for nobody in particular. `start` it before it is used."""
+        """`service` is as it is for nobody in particular. `start` it before it is used.
+
+        `tokens` lets in who holds one; None = no token is taken.
+        """
         self._service = service
+        self._tokens = tokens
         self._reader = service.credentials
         self._refresh_seconds = refresh_seconds
         self._confirmed_seconds_max = confirmed_seconds_max
@@ -100,7 +115,7 @@ class CredentialAccess:
             await self._note_use()
 
     async def guest(self, context: Context) -> Guest:
-        """As Access.guest. A key is looked at rather than the certificate of its connection."""
+        """As Access.guest. A key or token counts rather than the certificate of its connection."""
         now = time.monotonic()
         text = _authorization(context)
         if text is None:
@@ -108,6 +123,8 @@ class CredentialAccess:
         else:
             proved = self._known_by_proof.get(text)
             if proved is None or now - proved.confirmed > self._confirmed_seconds_max:
+                if self._tokens is not None and (token := _token(text)):
+                    return await self._tokens.guest(token)
                 proved = await self._prove_key(text, now)
             known = proved
         known.used = now
@@ -246,8 +263,19 @@ def _authorization(context: Context) -> str | None:
     return None
 
 
+def _bearer(text: str) -> str:
+    """What an authorization bears; empty if it is none of that scheme."""
+    return text[len(_SCHEME) :] if text[: len(_SCHEME)].lower() == _SCHEME else ""
+
+
+def _token(text: str) -> str:
+    """What an authorization bears if it is not an API key, which no token begins like."""
+    borne = _bearer(text)
+    return "" if borne.startswith(API_KEY_PREFIX) else borne
+
+
 def _api_key(text: str) -> ApiKey:
-    key = parse_api_key(text[len(_SCHEME) :]) if text[: len(_SCHEME)].lower() == _SCHEME else None
+    key = parse_api_key(_bearer(text))
     if key is None:
         raise _refusal(_MALFORMED)
     return key
