@@ -193,8 +193,8 @@ class TokenSettings(EngineSettings):
     def _known_algorithms(cls, names: str) -> str:
         if unknown := sorted(set(names.split(",")) - ALGORITHMS):
             raise ValueError(
-                f"{unknown[0]!r} is not one of {', '.join(sorted(ALGORITHMS))}, which are all that "
-                "need no secret here"
+                f"{unknown[0]!r} is not one of {', '.join(sorted(ALGORITHMS))}: what is not signed"
+                " with a private key is not taken"
             )
         return names
 

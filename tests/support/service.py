@@ -32,6 +32,8 @@ async def service(database_url: str, **settings: Any) -> AsyncIterator[str]:
     )
     first: set[asyncio.Future[Any]] = {serving, address}
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()  # It has not started: this says why.
     try:
         yield await address
     finally:
