@@ -44,7 +44,7 @@ class AsyncCalls:
     ) -> None:
         self._timeout_seconds = _channel.checked_timeout_seconds(timeout_seconds)
         self._attempt_timeout_seconds = _channel.checked_timeout_seconds(attempt_timeout_seconds)
-        self._metadata = endpoint.metadata
+        self._metadata = endpoint.metadata()
         self._own_channel = endpoint.open_aio() if channel is None else None
         self._closed = False
         ready = channel or self._own_channel
@@ -94,7 +94,7 @@ class AsyncCalls:
                     response = await method(
                         request,
                         timeout=left,
-                        metadata=self._metadata,
+                        metadata=self._metadata(),
                         wait_for_ready=attempts.number > 1,
                     )
             except grpc.RpcError as error:

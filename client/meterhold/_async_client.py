@@ -71,7 +71,7 @@ class AsyncClient:
         timeout_seconds: float = _channel.DEFAULT_TIMEOUT_SECONDS,
         attempt_timeout_seconds: float = _channel.DEFAULT_ATTEMPT_TIMEOUT_SECONDS,
         tls: Tls | None = None,
-        api_key: str | None = None,
+        api_key: str | Callable[[], str] | None = None,
         journal: str | Path | None = None,
         channel: grpc.aio.Channel | None = None,
         coalesce: bool = True,

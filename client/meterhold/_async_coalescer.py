@@ -13,10 +13,11 @@ from meterhold import _coalescing
 from meterhold._coalescing import ALONE, OperationError, Resends, Throttle, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import grpc.aio
 
+    from meterhold._channel import Metadata
     from meterhold._replay import Attempts
     from meterhold.v1 import metering_service_pb2
 
@@ -35,8 +36,13 @@ class AsyncCoalescer:
     Belongs to one event loop.
     """
 
-    def __init__(self, batch: _Batch, metadata: Any, throttle: Throttle | None) -> None:
-        """`throttle` None = what was unavailable is not sent again."""
+    def __init__(
+        self, batch: _Batch, metadata: Callable[[], Metadata], throttle: Throttle | None
+    ) -> None:
+        """`metadata` answers what a message carries.
+
+        `throttle` None = what was unavailable is not sent again.
+        """
         self._batch = batch
         self._metadata = metadata
         self._throttle = throttle
@@ -99,7 +105,7 @@ class AsyncCoalescer:
             return await method(
                 request,
                 timeout=max(attempts.deadline - time.monotonic(), 0.001),
-                metadata=self._metadata,
+                metadata=self._metadata(),
                 wait_for_ready=attempts.number > 1,
             )
         finally:
@@ -157,7 +163,7 @@ class AsyncCoalescer:
             response = await self._batch(
                 _coalescing.message(message),
                 timeout=seconds,
-                metadata=self._metadata,
+                metadata=self._metadata(),
                 wait_for_ready=_coalescing.wait_for_ready(message),
             )
         except grpc.RpcError as error:

@@ -43,7 +43,7 @@ class Calls:
     ) -> None:
         self._timeout_seconds = _channel.checked_timeout_seconds(timeout_seconds)
         self._attempt_timeout_seconds = _channel.checked_timeout_seconds(attempt_timeout_seconds)
-        self._metadata = endpoint.metadata
+        self._metadata = endpoint.metadata()
         self._own_channel = endpoint.open() if channel is None else None
         self._closed = threading.Event()
         ready = channel or self._own_channel
@@ -82,7 +82,7 @@ class Calls:
                 return method(
                     request,
                     timeout=left,
-                    metadata=self._metadata,
+                    metadata=self._metadata(),
                     wait_for_ready=attempts.number > 1,
                 )
             except grpc.RpcError as error:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,17 +77,27 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
 )
 
 
+ApiKey = str | Callable[[], str]
+"""A key or a token, or what answers the newest one."""
+
+Metadata = tuple[tuple[str, str], ...]
+
+_log = logging.getLogger(__name__)
+
+
 class Endpoint(NamedTuple):
     """Where to connect to and how to prove who calls."""
 
     target: str
     tls: Tls | None = None
-    api_key: str | None = None
+    api_key: ApiKey | None = None
 
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What every call carries."""
-        return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
+    def metadata(self) -> Callable[[], Metadata]:
+        """What each call asks for what it carries."""
+        if callable(self.api_key):
+            return _Newest(self.api_key)
+        always: Metadata = _bearer(self.api_key) if self.api_key else ()
+        return lambda: always
 
     def open(self) -> grpc.Channel:
         """Open a channel. Connects when the first call is made."""
@@ -107,10 +118,39 @@ class Endpoint(NamedTuple):
         return (*_OPTIONS, ("grpc.ssl_target_name_override", name)) if name else _OPTIONS
 
 
-def endpoint(target: str | Sequence[str], tls: Tls | None, api_key: str | None) -> Endpoint:
-    """Check what a client is given; ValueError says what to give instead."""
-    if api_key is not None and (not api_key or not api_key.isascii() or not api_key.isprintable()):
+class _Newest:
+    """Carries what a function answers, which is asked before each call.
+
+    A call must not fail otherwise than by an answer of the server, or nobody would know what became
+    of it. So if the function fails, what it answered before is sent.
+    """
+
+    def __init__(self, answer: Callable[[], str]) -> None:
+        self._answer = answer
+        self._last: Metadata = ()
+
+    def __call__(self) -> Metadata:
+        try:
+            self._last = _bearer(_checked_key(self._answer()))
+        except Exception:
+            _log.warning("api_key has failed; what it answered before is sent", exc_info=True)
+        return self._last
+
+
+def _bearer(api_key: str) -> Metadata:
+    return (("authorization", f"Bearer {api_key}"),)
+
+
+def _checked_key(api_key: str) -> str:
+    if not api_key or not api_key.isascii() or not api_key.isprintable():
         raise ValueError("api_key must be printable ASCII, and not empty; None = no key")
+    return api_key
+
+
+def endpoint(target: str | Sequence[str], tls: Tls | None, api_key: ApiKey | None) -> Endpoint:
+    """Check what a client is given; ValueError says what to give instead."""
+    if isinstance(api_key, str):
+        _checked_key(api_key)
     if api_key is not None and tls is None and not _is_local(target):
         raise ValueError(f"an api_key must not cross a network in plaintext ({target!r}): give tls")
     return Endpoint(_target(target), tls, api_key)

@@ -84,7 +84,7 @@ class Client:
         timeout_seconds: float = _channel.DEFAULT_TIMEOUT_SECONDS,
         attempt_timeout_seconds: float = _channel.DEFAULT_ATTEMPT_TIMEOUT_SECONDS,
         tls: Tls | None = None,
-        api_key: str | None = None,
+        api_key: str | Callable[[], str] | None = None,
         journal: str | Path | None = None,
         channel: grpc.Channel | None = None,
         coalesce: bool = True,
@@ -93,9 +93,11 @@ class Client:
 
         `target` is `host:port`, or any name that gRPC resolves. All addresses behind it are used in
         turn; several literal IP addresses with ports can be given as a sequence. `tls` None =
-        plaintext. `api_key` goes with every call; over plaintext to anything but this machine it is
-        a ValueError. `attempt_timeout_seconds` is what one attempt of a call may take before it is
-        made again. `journal` is a file that keeps what `hold` could not deliver.
+        plaintext. `api_key`, a key or a token, goes with every call; over plaintext to anything but
+        this machine it is a ValueError. It can be a function that is asked before each call, in any
+        thread, and answers the newest one at once. `attempt_timeout_seconds` is what one attempt of
+        a call may take before it is made again. `journal` is a file that keeps what `hold` could
+        not deliver.
 
         A ready `channel` is used instead of `target` and `tls` if given. It keeps its own options,
         retries included, and stays open when the client is closed.

@@ -24,6 +24,9 @@ from meterhold._coalescing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meterhold._channel import Metadata
     from meterhold._replay import Attempts
     from meterhold.v1 import metering_service_pb2
 
@@ -44,8 +47,13 @@ class Coalescer:
     answers of others, so that whatever interrupts a thread is felt by its own call alone.
     """
 
-    def __init__(self, batch: _Batch, metadata: Any, throttle: Throttle | None) -> None:
-        """`throttle` None = what was unavailable is not sent again."""
+    def __init__(
+        self, batch: _Batch, metadata: Callable[[], Metadata], throttle: Throttle | None
+    ) -> None:
+        """`metadata` answers what a message carries.
+
+        `throttle` None = what was unavailable is not sent again.
+        """
         self._batch = batch
         self._metadata = metadata
         self._throttle = throttle
@@ -119,7 +127,7 @@ class Coalescer:
             return method(
                 request,
                 timeout=max(attempts.deadline - time.monotonic(), 0.001),
-                metadata=self._metadata,
+                metadata=self._metadata(),
                 wait_for_ready=attempts.number > 1,
             )
         finally:
@@ -170,7 +178,7 @@ class Coalescer:
             sent = self._batch.future(
                 _coalescing.message(message),
                 timeout=seconds,
-                metadata=self._metadata,
+                metadata=self._metadata(),
                 wait_for_ready=_coalescing.wait_for_ready(message),
             )
             sent.add_done_callback(partial(self._answered, message, number))

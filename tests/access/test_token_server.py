@@ -290,6 +290,6 @@ def test_settings_that_do_not_fit_together(settings: dict[str, str], problem: st
     "url", ["https://issuer.example/keys", "http://localhost:9/keys", "http://[::1]:9/keys"]
 )
 def test_settings_that_do(url: str) -> None:
-    settings = ServeSettings(jwt_jwks_url=url, **NAMED)
+    settings = ServeSettings.model_validate({"jwt_jwks_url": url, **NAMED})
     assert settings.asks_for_credentials, "whoever takes tokens wants to know who calls"
     assert settings.token_source is not None

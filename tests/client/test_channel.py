@@ -147,6 +147,48 @@ async def test_api_key_goes_with_every_call() -> None:
     assert servicer.authorizations == ["Bearer mh_one", "Bearer mh_two", None]
 
 
+async def test_a_function_is_asked_for_the_newest_token_before_each_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """If it fails, what it answered before is sent: only the server says what becomes of a call."""
+    answers: list[Any] = ["one", "two", OSError("the issuer is away"), "", "a\nb", "three"]
+    sent = ["one", "two", "two", "two", "two", "three"]
+
+    def newest() -> str:
+        answer = queue.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    servicer = _Answers(1)
+    with _serve(servicer) as port:
+        target = f"127.0.0.1:{port}"
+        queue = list(answers)
+        with Client(target, api_key=newest) as client:
+            for _ in answers:
+                client.balance("alice")
+        queue = list(answers)
+        async with AsyncClient(target, api_key=newest) as async_client:
+            for _ in answers:
+                await async_client.balance("alice")
+    assert servicer.authorizations == [f"Bearer {token}" for token in sent] * 2
+    assert [record.message for record in caplog.records] == [
+        "api_key has failed; what it answered before is sent"
+    ] * 6
+
+
+def test_a_function_that_has_never_answered_sends_nothing() -> None:
+    servicer = _Answers(1)
+    with _serve(servicer) as port, Client(f"127.0.0.1:{port}", api_key=lambda: "") as client:
+        client.balance("alice")
+    assert servicer.authorizations == [None]
+
+
+def test_a_token_of_a_function_crosses_no_network_in_plaintext_either() -> None:
+    with pytest.raises(ValueError, match="plaintext"):
+        Client("10.0.0.1:7717", api_key=lambda: "secret")
+
+
 @pytest.fixture
 def certificate(tmp_path: Path) -> Certificate:
     return self_signed(tmp_path, "meterhold.test")

@@ -37,12 +37,12 @@ class SigningKey:
             claims, self.private, self.algorithm, headers={"kid": self.key_id, **headers}
         )
 
-    def token(self, namespace: str = "default", scope: str = "read", **claims: Any) -> str:
+    def token(self, namespace: Any = "default", scope: Any = "read", **claims: Any) -> str:
         """A good token, but for what `claims` say. None takes a claim away."""
         return self.sign(claims_of(namespace, scope, **claims))
 
 
-def claims_of(namespace: str = "default", scope: str = "read", **others: Any) -> dict[str, Any]:
+def claims_of(namespace: Any = "default", scope: Any = "read", **others: Any) -> dict[str, Any]:
     """The claims of a good token, but for `others`. None takes a claim away."""
     now = int(time.time())
     claims = {
