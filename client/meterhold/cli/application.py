@@ -11,6 +11,7 @@ from meterhold.cli import (
     auditing,
     changing,
     configuration,
+    keys,
     reading,
     reports,
     reversing,
@@ -93,8 +94,16 @@ _PANELS = {
     "Set up": (configuration.config,),
 }
 
+_KEYS = {"create": keys.create, "list": keys.list_all, "revoke": keys.revoke}
+_COMMAND_EPILOG = "Exit codes and variables: meterhold --help"
+
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel, epilog="Exit codes and variables: meterhold --help")(
-            _command
-        )
+        app.command(rich_help_panel=_panel, epilog=_COMMAND_EPILOG)(_command)
+
+_keys = typer.Typer(
+    help="Make, list and revoke credentials of the namespace.", no_args_is_help=True
+)
+for _name, _command in _KEYS.items():
+    _keys.command(_name, epilog=_COMMAND_EPILOG)(_command)
+app.add_typer(_keys, name="keys", rich_help_panel="Set up")

@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
     USAGE = 2, "wrong use: an option, an amount, a setting or a field of the request"
     INSUFFICIENT_CREDITS = 3, "refused: not enough credits"
     REFUSED = 4, "refused for another reason: see the message"
-    NOT_FOUND = 5, "no such reservation, entry or grant"
+    NOT_FOUND = 5, "no such reservation, entry, grant or credential"
     UNAVAILABLE = 6, "not done, the server is away or busy: try again"
     OUTCOME_UNKNOWN = 7, "may be done or not: repeat it with the same key, as the message says"
     UNSOUND = 8, "the books of the account are wrong: see the differences"

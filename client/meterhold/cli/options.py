@@ -256,6 +256,10 @@ AllowancePriority = Annotated[
     int | None, _number("Lower is spent first; 10 if unset.", least=0, most=_PRIORITY_MAX)
 ]
 
+PerSecondMax = Annotated[
+    int, _number("Operations a second, in each server process; 0 = any.", least=0, most=1_000_000)
+]
+
 OfAccount = Annotated[
     str | None, text_option("Whose grant; found by its key if unset.", metavar="ACCOUNT")
 ]

@@ -24,7 +24,8 @@ def command(function: Callable[Concatenate[Session, _Parameters], None]) -> Call
     """Make a command of a function that takes a session; its docstring is the help."""
 
     def run(context: typer.Context, flags: Flags, given: dict[str, Any]) -> None:
-        session = Session(context.info_name or "", flags.over(context.obj))
+        _, _, name = context.command_path.partition(" ")
+        session = Session(name, flags.over(context.obj))
         try:
             function(session, **given)  # type: ignore[call-arg]
         except UnicodeEncodeError:
@@ -32,7 +33,7 @@ def command(function: Callable[Concatenate[Session, _Parameters], None]) -> Call
         except (UsageError, meterhold.MeterholdError) as error:
             _tell_and_exit(session, error)
         except KeyboardInterrupt:
-            if session.repeat_with is None:
+            if not session.can_have_changed:
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
             interrupted = meterhold.OutcomeUnknown("interrupted", code="CANCELLED")
             _tell_and_exit(session, interrupted, ExitCode.INTERRUPTED)
@@ -80,13 +81,13 @@ def _tell_and_exit(
     session: Session, error: UsageError | meterhold.MeterholdError, code: ExitCode | None = None
 ) -> NoReturn:
     """Say on stderr what went wrong; exit with `code`, None = that of the error."""
-    code = code or exit_code_of(error, changes=session.repeat_with is not None)
+    code = code or exit_code_of(error, changes=session.can_have_changed)
     if session.flags.json:
         typer.echo(json.dumps({"error": _as_json(error, code, session.repeat_with)}), err=True)
         raise typer.Exit(code) from None
     _say(session, _as_text(session, error))
-    if session.repeat_with is not None and error.applied == "UNKNOWN":
-        _say(session, _how_to_repeat(session.repeat_with))
+    if session.can_have_changed and error.applied == "UNKNOWN":
+        _say(session, session.advice or _how_to_repeat(session.repeat_with or ""))
     raise typer.Exit(code) from None
 
 

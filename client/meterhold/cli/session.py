@@ -33,7 +33,8 @@ class Session:
 
     `address` is that of the server as soon as there is a client. `repeat_with` is None as long as
     nothing can have changed. Then it is what to add to the same command line, to ask for the very
-    same change again; empty if that is nothing.
+    same change again; empty if that is nothing. `advice` is what to do instead, where the same
+    command line would make another change.
     """
 
     def __init__(self, command: str, flags: Flags) -> None:
@@ -41,6 +42,7 @@ class Session:
         self.flags = flags
         self.address = ""
         self.repeat_with: str | None = None
+        self.advice = ""
 
     @functools.cached_property
     def console(self) -> Console:
@@ -78,6 +80,15 @@ class Session:
     def will_change(self) -> None:
         """From here on something may change."""
         self.repeat_with = ""
+
+    def will_change_each_time(self, advice: str) -> None:
+        """From here on something may change, and again if the command is repeated."""
+        self.advice = advice
+
+    @property
+    def can_have_changed(self) -> bool:
+        """Whether anything can have changed by now."""
+        return self.repeat_with is not None or self.advice != ""
 
     def repeat_also_with(self, option: str, value: str) -> None:
         """Note what the same command line needs, to ask for the very same change again."""

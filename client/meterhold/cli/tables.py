@@ -17,6 +17,7 @@ from meterhold import (
     Allowance,
     AllowancePeriod,
     Balance,
+    Credential,
     Defaults,
     Difference,
     Entry,
@@ -295,6 +296,48 @@ def lots(found: Iterable[Lot], shown: Shown) -> Table:
 
 def _effective(one: Lot) -> str:
     return times.shown(one.effective_time) if one.effective_time else ""
+
+
+def credentials(found: Iterable[Credential], _: Shown) -> Table:
+    return listing(
+        ("id", "name", "proof", "scopes", ">per second", "created", "used", "revoked"),
+        (
+            (
+                one.credential_id,
+                one.name,
+                _proof(one),
+                _scopes(one),
+                str(one.operations_per_second_max or "any"),
+                times.shown(one.create_time),
+                times.shown(one.last_use_time) if one.last_use_time else "never",
+                times.shown(one.revoke_time) if one.revoke_time else "",
+            )
+            for one in found
+        ),
+    )
+
+
+def credential(found: Credential) -> Text:
+    return facts(
+        [
+            ("id", found.credential_id),
+            ("name", found.name),
+            ("proof", _proof(found)),
+            ("scopes", _scopes(found)),
+            ("per second", str(found.operations_per_second_max or "any")),
+            ("created", times.shown(found.create_time)),
+            ("used", times.shown(found.last_use_time) if found.last_use_time else "never"),
+            ("revoked", times.shown(found.revoke_time) if found.revoke_time else ""),
+        ]
+    )
+
+
+def _proof(of: Credential) -> str:
+    return f"certificate {of.certificate_name}" if of.certificate_name else "key"
+
+
+def _scopes(of: Credential) -> str:
+    return ",".join(scope.lower() for scope in of.scopes)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
