@@ -59,7 +59,7 @@ class Watched(CredentialAccess):
 
     def __init__(self, url: str, confirmed_seconds_max: float) -> None:
         self.reader = Counted(url, threads=1, connect=connect_credentials)
-        others = NOBODY, NOBODY, NOBODY, self.reader
+        others = self.reader, self.reader, NOBODY, self.reader
         nobody = Service(NOBODY, self.reader, Caller("", Rules()), *others)
         super().__init__(nobody, confirmed_seconds_max=confirmed_seconds_max)
 

@@ -38,6 +38,9 @@ class OneNamespace:
     def within(self, namespace: str) -> OneNamespace:
         return self
 
+    def in_line(self, namespace: str) -> OneNamespace:
+        return self
+
 
 class Given:
     """A source that answers what it is given, when it is let, and counts how often it is asked."""
@@ -58,7 +61,8 @@ class Given:
         return self.data
 
 
-SERVICE = Service(NOBODY, OneNamespace(), Caller("", Rules()), *[NOBODY] * 4)  # type: ignore[arg-type]
+READS: Any = OneNamespace()
+SERVICE = Service(NOBODY, READS, Caller("", Rules()), READS, READS, NOBODY, NOBODY)
 
 
 @asynccontextmanager

@@ -40,14 +40,22 @@ class Service(NamedTuple):
     engine: Engine
     reader: Reads
     caller: Caller
-    reports: Reader
-    verifier: Reader
+    reports: Reads
+    verifier: Reads
     summarizer: Reader
     credentials: Reader
 
     def of(self, caller: Caller) -> Service:
-        """The service as it is for a caller, for whom `reader` sees no other namespace."""
-        return self._replace(caller=caller, reader=self.reader.within(caller.namespace))
+        """The service as it is for a caller, for whom `reader` sees no other namespace.
+
+        All reads are in turn with those for other namespaces.
+        """
+        return self._replace(
+            caller=caller,
+            reader=self.reader.within(caller.namespace),
+            reports=self.reports.in_line(caller.namespace),
+            verifier=self.verifier.in_line(caller.namespace),
+        )
 
     async def submit(self, operation: Operation, context: Context) -> Outcome:
         """Carry an operation out, on the account that it belongs to.
