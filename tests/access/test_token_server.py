@@ -91,6 +91,15 @@ async def test_what_is_wrong_is_told_as_an_invalid_credential(address: str) -> N
             assert problem in told.message
 
 
+async def test_a_client_goes_on_with_the_newest_token(address: str) -> None:
+    tokens = [KEY.token(exp=1), KEY.token()]
+    async with meterhold.AsyncClient(address, api_key=lambda: tokens[0]) as client:
+        with pytest.raises(meterhold.CredentialInvalid, match="has expired: send a new one"):
+            await client.balance("alice")
+        del tokens[0]
+        assert (await client.balance("alice")).ledger_seq == 0
+
+
 async def test_the_audit_log_names_its_subject(run: Run, address: str, database_url: str) -> None:
     token = KEY.token("acme", "grant admin", sub="billing@acme")
     async with meterhold.AsyncClient(address, api_key=token) as client:
