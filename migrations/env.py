@@ -1,30 +1,63 @@
-"""Runs the migrations. `meterhold-server migrate` calls it with a connection; the `alembic` command
-takes METERHOLD_DATABASE_URL.
+"""Runs the migrations.
 
-Each revision is a transaction of its own, and waits for locks no longer than `lock_timeout`: a
-migration never stalls the writers of a running service.
+`meterhold-server migrate` calls it with a connection, and again where a lock was not to be had. The
+`alembic` command takes METERHOLD_DATABASE_URL, and does not try again.
+
+Each revision is a transaction of its own, and waits for a lock no longer than LOCK_TIMEOUT: all
+that come to the table meanwhile wait behind it. What runs outside of a transaction, as an index
+that is built concurrently, stands in nobody's way and may wait.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import context
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 
-from meterhold_server.storage.tables import metadata
+from meterhold_server.storage.tables import metadata, schema_window
+
+LOCK_TIMEOUT = "100ms"
 
 
 def migrate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("SET lock_timeout = '2s'")
     # The owner sees no rows of callers unless it says why.
     connection.exec_driver_sql("SET meterhold.maintenance = 'on'")
     connection.commit()
+    sa.event.listen(connection, "begin", wait_briefly)
     context.configure(
-        connection=connection, target_metadata=metadata, transaction_per_migration=True
+        connection=connection,
+        target_metadata=metadata,
+        transaction_per_migration=True,
+        on_version_apply=note_window,
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def wait_briefly(connection: sa.Connection) -> None:
+    """Bound what the transaction that begins waits for a lock."""
+    in_transaction = not connection.connection.driver_connection.autocommit  # type: ignore[union-attr]
+    if in_transaction:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+
+
+def note_window(
+    ctx: MigrationContext, step: MigrationInfo, heads: Collection[str], run_args: Mapping[str, Any]
+) -> None:
+    """Write down, with the revision, the oldest one whose servers it serves."""
+    assert ctx.connection is not None
+    assert ctx.script is not None
+    for revision in heads:
+        module = ctx.script.get_revision(revision).module
+        # The table is there from the first revision on that says it.
+        oldest = getattr(module, "oldest_served_revision", None)
+        if oldest is not None:
+            ctx.connection.execute(schema_window.delete())
+            ctx.connection.execute(schema_window.insert().values(oldest_served_revision=oldest))
 
 
 given = context.config.attributes.get("connection")

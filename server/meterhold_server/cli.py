@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import psycopg
 import structlog
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError
 
 from meterhold_server import app, auditing, keys, verification
 from meterhold_server.batching.failures import Failure
@@ -40,6 +40,7 @@ _FAILURES = (
     EmbeddedPostgresError,
     Failure,
     KeySetError,
+    migrate.MigrationError,
     OSError,
     TlsError,
     psycopg.Error,
@@ -53,6 +54,9 @@ class MigrateSettings(DatabaseSettings):
 
     revision: Annotated[str, Field(description="`head`, a revision, or `base` for none")] = "head"
     down: Annotated[bool, Field(description="migrate back, which can lose data")] = False
+    wait_seconds_max: Annotated[
+        PositiveFloat, Field(description="how long to try to get locks that others have")
+    ] = migrate.WAIT_SECONDS_MAX
 
 
 class SweepSettings(EngineSettings):
@@ -132,11 +136,9 @@ def sweep(settings: SweepSettings) -> int:
 def migrate_database(settings: MigrateSettings) -> int:
     """Create or upgrade the schema."""
     with app.database(settings, check=False) as url:
-        if settings.down:
-            migrate.downgrade(url, settings.revision)
-        else:
-            migrate.upgrade(url, settings.revision)
-    print(f"The schema is at revision {settings.revision}.")
+        run = migrate.downgrade if settings.down else migrate.upgrade
+        revision = run(url, settings.revision, wait_seconds_max=settings.wait_seconds_max)
+    print(f"The schema is at revision {revision or 'base'}.")
     return 0
 
 

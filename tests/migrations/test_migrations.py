@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 
 from meterhold_server.storage import migrate, tables
 from support.database import DatabaseServer, name_of
 
 from .catalog import ONLY_IN_MIGRATIONS, Catalog, catalog
+from .scripts import migrations
 
-
-def revisions() -> list[str]:
-    """All of them, from the first to the head."""
-    config = Config()
-    config.set_main_option("script_location", str(migrate.migrations_directory()))
-    scripts = ScriptDirectory.from_config(config)
-    return [script.revision for script in scripts.walk_revisions()][::-1]
-
-
-REVISIONS = revisions()
+REVISIONS = [migration.revision for migration in migrations()]
 
 
 @pytest.fixture
@@ -101,15 +93,76 @@ def test_a_migrated_database_is_left_alone(empty_url: str) -> None:
 
 @pytest.mark.slow
 def test_one_waits_only_briefly_for_a_lock(empty_url: str) -> None:
-    """Who waits for a lock stalls all that come after; better to fail and be run again."""
+    """Who waits for a lock stalls all that come after; better to ask again."""
     migrate.upgrade(empty_url)
     with psycopg.connect(empty_url) as holder:
         for name in tables.metadata.tables:
             holder.execute(f"LOCK TABLE {name} IN SHARE MODE".encode())
-        with pytest.raises(sa.exc.OperationalError) as refused:
-            migrate.downgrade(empty_url, "-1")
-    assert isinstance(refused.value.orig, psycopg.errors.LockNotAvailable)
+        with pytest.raises(migrate.MigrationError) as refused:
+            migrate.downgrade(empty_url, "-1", wait_seconds_max=0.01)
+    assert "another session had the lock" in str(refused.value)
+    assert "lock timeout" in str(refused.value)
     assert revision_of(empty_url) == tables.REVISION
+
+
+@pytest.mark.slow
+def test_one_asks_for_its_lock_until_it_gets_it(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate.upgrade(empty_url)
+    pauses = []
+    with psycopg.connect(empty_url) as holder:
+        holder.execute("LOCK TABLE schema_window IN SHARE MODE")
+
+        def pause(*_: float) -> float:
+            pauses.append(revision_of(empty_url))
+            holder.rollback()
+            return 0.0
+
+        monkeypatch.setattr(random, "uniform", pause)
+        assert migrate.downgrade(empty_url, "-1") == REVISIONS[-2]
+    assert pauses == [REVISIONS[-1]]
+
+
+@pytest.mark.slow
+async def test_they_run_one_after_the_other(empty_url: str) -> None:
+    """As where each server of several migrates before it starts."""
+    both = [asyncio.to_thread(migrate.upgrade, empty_url) for _ in range(2)]
+    assert await asyncio.gather(*both) == [tables.REVISION] * 2
+
+
+@pytest.mark.slow
+def test_another_migration_is_waited_for_no_longer_than_told(empty_url: str) -> None:
+    with psycopg.connect(empty_url) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (migrate._ALONE,))
+        with pytest.raises(migrate.MigrationError, match="another migration"):
+            migrate.upgrade(empty_url, wait_seconds_max=0.01)
+
+
+@pytest.mark.slow
+def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
+    newer(database_url, "9999")
+    assert migrate.upgrade(database_url) == "9999"
+    with pytest.raises(migrate.MigrationError, match="use the version that migrated"):
+        migrate.downgrade(database_url, "-1")
+
+
+def test_a_database_that_is_away_is_an_error_that_says_so() -> None:
+    with pytest.raises(migrate.MigrationError, match="refused"):
+        migrate.upgrade("postgresql://postgres@127.0.0.1:1/none")
+
+
+@pytest.mark.slow
+def test_the_window_is_that_of_the_revision(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        window = connection.execute("SELECT * FROM schema_window").fetchall()
+    assert window == [(migrations()[-1].oldest_served_revision,)]
+
+
+def newer(url: str, revision: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = %s", (revision,))
 
 
 def without_revoked(found: Catalog) -> Catalog:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class Load:
     calls: list[Call] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     """What was neither an answer nor a refusal, by class and reason."""
+    longest_seconds: float = 0.0
+    """What the slowest call took, with all that the client did to get its answer."""
     _acknowledged: int = 0
     _progress: asyncio.Condition = field(default_factory=asyncio.Condition)
     _stopping: bool = False
@@ -99,6 +102,7 @@ class Load:
         return call.told == "ok"
 
     async def _send(self, client: meterhold.AsyncClient, call: Call) -> None:
+        begun = time.monotonic()
         try:
             call.answer = await call.send(client)
         except Rejected as error:
@@ -110,6 +114,7 @@ class Load:
             # As a caller should: an outage is not made shorter by asking more often.
             await asyncio.sleep(error.retry_delay_seconds or 0.05)
         else:
+            self.longest_seconds = max(self.longest_seconds, time.monotonic() - begun)
             call.told = "ok"
             self._acknowledged += 1
             async with self._progress:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 import psycopg
 import pytest
 
-import meterhold
 from meterhold_server.storage import migrate
 from meterhold_server.storage.evidence import Evidence
 from meterhold_server.storage.session import Session
-from meterhold_server.storage.verify import verify
-from robustness.connections import clients
+from robustness.checked_load import checked_load
 from robustness.database_apart import DatabaseApart
-from robustness.load import ACCOUNTS, EntryName, Load
+from robustness.load import Load
 from support.service import ServerProcess
 
 pytestmark = pytest.mark.slow
 
-CALLERS = 16
+# Shorter than an outage: otherwise the clients would bridge it, and no caller would notice.
+impatient = partial(checked_load, timeout_seconds=0.5)
 BETWEEN_FAULTS = 120
 """Acknowledged calls before the first fault, between two, and after the last one."""
 
@@ -45,14 +43,18 @@ async def test_kill_9_of_the_server(database: DatabaseApart) -> None:
             server.wait_for("ended")
             server.restart()
 
-        async with _load(server.address, database.url) as load:
+        async with checked_load(
+            server.address, database.url, timeout_seconds=SHORT_SECONDS
+        ) as load:
             await _in_the_middle(load, 2, crash)
             assert load.faults, "no call met a crash"
 
 
 async def test_immediate_restart_of_postgresql(database: DatabaseApart) -> None:
     with ServerProcess(database.url, allow_unsafe_database=False, workers=2) as server:
-        async with _load(server.address, database.url) as load:
+        async with checked_load(
+            server.address, database.url, timeout_seconds=SHORT_SECONDS
+        ) as load:
             await _in_the_middle(load, 2, database.immediate_restart)
         assert "batch_fault" in {event["event"] for event in server.events}
 
@@ -71,7 +73,9 @@ async def test_connections_to_postgresql_are_cut(database: DatabaseApart) -> Non
                 " ORDER BY random() LIMIT 2"
             )
 
-        async with _load(server.address, database.url) as load:
+        async with checked_load(
+            server.address, database.url, timeout_seconds=SHORT_SECONDS
+        ) as load:
             await _in_the_middle(load, 25, crash, between=20)
         assert "batch_fault" in {event["event"] for event in server.events}
 
@@ -100,25 +104,6 @@ def _transaction_number(connection: psycopg.Connection[tuple[str]]) -> str:
     return row[0]
 
 
-@asynccontextmanager
-async def _load(address: str, database_url: str) -> AsyncIterator[Load]:
-    """A load, and then the proof that the ledger says what its callers were told."""
-    load = Load()
-    # Shorter than an outage: otherwise the clients would bridge it, and no caller would notice.
-    async with clients(address, CALLERS, retries=True, timeout_seconds=0.5) as callers:
-        async with asyncio.TaskGroup() as running:
-            for number, client in enumerate(callers):
-                running.create_task(load.run(number, client))
-            yield load
-            load.stop()
-        await load.resolve(callers[0])
-        entries = await _ledger(callers[0])
-        holds = await _holds(callers[0])
-    assert entries == load.expected_entries()
-    assert holds == load.expected_holds()
-    assert verify(database_url).violations == ()
-
-
 async def _in_the_middle(
     load: Load, faults: int, crash: Callable[[], object], between: int = BETWEEN_FAULTS
 ) -> None:
@@ -126,23 +111,3 @@ async def _in_the_middle(
     for _ in range(faults):
         await asyncio.to_thread(crash)
         await load.acknowledged(between)
-
-
-async def _ledger(client: meterhold.AsyncClient) -> dict[EntryName, list[int]]:
-    """The amounts of all entries, by what names them: more than one amount is a double charge."""
-    found: dict[EntryName, list[int]] = defaultdict(list)
-    for account in ACCOUNTS:
-        async for entry in client.list_entries(account, page_size=1000, timeout_seconds=10):
-            name = (account, entry.kind, entry.reservation_id, entry.key)
-            found[name].append(entry.amount_micros)
-    return found
-
-
-async def _holds(client: meterhold.AsyncClient) -> set[tuple[str, str]]:
-    return {
-        (account, reservation.reservation_id)
-        for account in ACCOUNTS
-        async for reservation in client.list_reservations(
-            account, page_size=1000, timeout_seconds=10
-        )
-    }

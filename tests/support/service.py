@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -44,8 +44,18 @@ async def service(database_url: str, **settings: Any) -> AsyncIterator[str]:
 class ServerProcess:
     """`meterhold-server serve` as a stranger runs it, on a free port of the loopback address."""
 
-    def __init__(self, database_url: str, **settings: Any) -> None:
-        """Start it and wait until it serves. `settings` are those of ServeSettings."""
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        program: Sequence[str] = ("-m", "meterhold_server"),
+        **settings: Any,
+    ) -> None:
+        """Start it and wait until it serves. `settings` are those of ServeSettings.
+
+        `program` is what Python runs with `serve`, if not this version's command.
+        """
+        self._program = program
         defaults = {"address": "127.0.0.1:0", "workers": 1, "allow_unsafe_database": True}
         wanted = defaults | settings
         own = {f"METERHOLD_{name.upper()}": str(value) for name, value in wanted.items()}
@@ -57,7 +67,7 @@ class ServerProcess:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "meterhold_server", "serve"],
+            [sys.executable, *self._program, "serve"],
             env=self._environment,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,

@@ -257,11 +257,18 @@ def _schema_reasons(connection: psycopg.Connection[Any]) -> Iterator[str]:
             yield no_right
             return
         revision = _value(connection, "SELECT max(version_num) FROM alembic_version")
-    if revision != REVISION:
+    if revision is None or revision < REVISION:
         found = f"at migration {revision}" if revision else "not migrated"
         yield f"it is {found} and {REVISION} is needed: run `meterhold-server migrate`"
     elif not _value(connection, f"SELECT {_MAY_ACT}"):
         yield no_right
+    elif revision > REVISION:
+        oldest = _value(connection, "SELECT max(oldest_served_revision) FROM schema_window")
+        if oldest is None or oldest > REVISION:
+            yield (
+                f"it is at migration {revision}, which serves servers of {oldest} and later, and"
+                f" this one is of {REVISION}: start a newer version of Meterhold"
+            )
 
 
 def _value(connection: psycopg.Connection[Any], query: str) -> Any:

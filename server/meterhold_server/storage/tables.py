@@ -39,8 +39,9 @@ from meterhold_server.core.model import (
     ReservationState,
 )
 
-REVISION = "0025"
-"""The migration that the code needs; a server refuses a database at any other."""
+REVISION = "0026"
+"""The migration that the code needs. A server refuses a database before it, and one after it whose
+`schema_window` begins later."""
 
 APPLICATION_ROLE = "meterhold_app"
 """The role that a server works as: it may not change or remove entries."""
@@ -480,4 +481,12 @@ audit_record = Table(
     _time("create_time"),
     PrimaryKeyConstraint("audit_id"),
     Index("ix_audit_record_newest", "namespace", "create_time", "audit_id"),
+)
+
+schema_window = Table(
+    "schema_window",
+    metadata,
+    Column("oldest_served_revision", Text, nullable=False),
+    PrimaryKeyConstraint("oldest_served_revision"),
+    comment="The oldest revision whose servers this schema serves: one row",
 )
