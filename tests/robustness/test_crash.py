@@ -21,7 +21,7 @@ from support.service import ServerProcess
 
 pytestmark = pytest.mark.slow
 
-# Shorter than an outage: otherwise the clients would bridge it, and no caller would notice.
+# Less time than an outage takes: or the clients would bridge it, and no caller would notice.
 impatient = partial(checked_load, timeout_seconds=0.5)
 BETWEEN_FAULTS = 120
 """Acknowledged calls before the first fault, between two, and after the last one."""
@@ -43,18 +43,14 @@ async def test_kill_9_of_the_server(database: DatabaseApart) -> None:
             server.wait_for("ended")
             server.restart()
 
-        async with checked_load(
-            server.address, database.url, timeout_seconds=SHORT_SECONDS
-        ) as load:
+        async with impatient(server.address, database.url) as load:
             await _in_the_middle(load, 2, crash)
             assert load.faults, "no call met a crash"
 
 
 async def test_immediate_restart_of_postgresql(database: DatabaseApart) -> None:
     with ServerProcess(database.url, allow_unsafe_database=False, workers=2) as server:
-        async with checked_load(
-            server.address, database.url, timeout_seconds=SHORT_SECONDS
-        ) as load:
+        async with impatient(server.address, database.url) as load:
             await _in_the_middle(load, 2, database.immediate_restart)
         assert "batch_fault" in {event["event"] for event in server.events}
 
@@ -73,9 +69,7 @@ async def test_connections_to_postgresql_are_cut(database: DatabaseApart) -> Non
                 " ORDER BY random() LIMIT 2"
             )
 
-        async with checked_load(
-            server.address, database.url, timeout_seconds=SHORT_SECONDS
-        ) as load:
+        async with impatient(server.address, database.url) as load:
             await _in_the_middle(load, 25, crash, between=20)
         assert "batch_fault" in {event["event"] for event in server.events}
 
