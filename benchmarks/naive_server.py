@@ -21,7 +21,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import grpc
-from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Text, create_engine, select, text
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    Identity,
+    Index,
+    Text,
+    create_engine,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
@@ -31,7 +41,6 @@ from meterhold.v1.metering_service_pb2_grpc import (
     MeteringServiceServicer,
     add_MeteringServiceServicer_to_server,
 )
-from meterhold_server.storage.migrate import sqlalchemy_url
 
 THREADS: Final = 64
 """Handlers and connections; PostgreSQL takes 100 connections by default."""
@@ -232,7 +241,8 @@ def _now() -> datetime:
 
 
 def serve(url: str) -> None:
-    engine = create_engine(sqlalchemy_url(url), pool_size=THREADS, max_overflow=0)
+    address = make_url(url).set(drivername="postgresql+psycopg")
+    engine = create_engine(address, pool_size=THREADS, max_overflow=0)
     Base.metadata.create_all(engine)
     # The calls that it has not are answered with UNIMPLEMENTED.
     servicer = NaiveServicer(sessionmaker(engine))  # type: ignore[abstract]

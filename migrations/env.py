@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 
+from meterhold_server.storage.migrate import engine
 from meterhold_server.storage.tables import metadata, schema_window
 
 LOCK_TIMEOUT = "100ms"
@@ -64,6 +65,5 @@ given = context.config.attributes.get("connection")
 if given is not None:
     migrate(given)
 else:
-    url = sa.make_url(os.environ["METERHOLD_DATABASE_URL"]).set(drivername="postgresql+psycopg")
-    with sa.create_engine(url).connect() as opened:
+    with engine(os.environ["METERHOLD_DATABASE_URL"]).connect() as opened:
         migrate(opened)

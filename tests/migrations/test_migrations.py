@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 
 from meterhold_server.storage import migrate, tables
 from support.database import DatabaseServer, name_of
@@ -46,8 +45,7 @@ def test_they_form_one_line() -> None:
 
 @pytest.mark.slow
 def test_they_lead_to_exactly_the_tables_of_the_code(database_url: str, empty_url: str) -> None:
-    engine = sa.create_engine(migrate.sqlalchemy_url(empty_url), poolclass=sa.NullPool)
-    tables.metadata.create_all(engine)
+    tables.metadata.create_all(migrate.engine(empty_url))
     created, migrated = catalog(empty_url), catalog(database_url)
     assert {row[0] for row in created["tables"]} == set(tables.metadata.tables)
     for kind, rows in tables_only(created).items():

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from meterhold_server.embedded import EmbeddedPostgres
 from support.database import DatabaseServer
 
 _RESTART = "restart"
@@ -19,11 +21,19 @@ _DATABASE = "crashed"
 
 
 class DatabaseApart:
-    """Owns the process. `url` is that of an empty database, the same after each restart."""
+    """Owns the process. `url` is that of an empty database, the same after each restart.
 
-    def __init__(self) -> None:
+    With a `directory` it is the database of the embedded PostgreSQL there, which may be empty.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
         self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "robustness.database_apart"],
+            [
+                sys.executable,
+                "-m",
+                "robustness.database_apart",
+                *([directory] if directory else []),
+            ],
             cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -56,16 +66,25 @@ class DatabaseApart:
         assert self._keeper.returncode == 0
 
 
-def _keep() -> None:
-    """Keep a server until standard input ends."""
+def _keep(directory: str | None = None) -> None:
+    """Keep a server until standard input ends, and let it crash then."""
+    if directory is not None:
+        kept = EmbeddedPostgres.start(Path(directory))
+        _talk(kept.url)
+        kept.stop("immediate")
+        return
     with DatabaseServer(durable=True) as server:
-        url = server.create_database(name=_DATABASE)
-        print(url, flush=True)  # noqa: T201 - this is how the two processes talk
-        for line in sys.stdin:
-            assert line.strip() == _RESTART
-            server.immediate_restart()
-            print(url, flush=True)  # noqa: T201
+        _talk(server.create_database(name=_DATABASE), restart=server.immediate_restart)
+
+
+def _talk(url: str, restart: Callable[[], None] | None = None) -> None:
+    print(url, flush=True)  # noqa: T201 - this is how the two processes talk
+    for line in sys.stdin:
+        assert line.strip() == _RESTART
+        assert restart is not None, "what is in a folder of its own is not restarted"
+        restart()
+        print(url, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    _keep()
+    _keep(*sys.argv[1:])

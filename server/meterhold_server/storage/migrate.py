@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -122,8 +123,7 @@ def _revision(config: Config) -> str | None:
 def _config(url: str, deadline: float) -> Iterator[Config]:
     config = Config()
     config.set_main_option("script_location", str(migrations_directory()))
-    engine = sa.create_engine(sqlalchemy_url(url), poolclass=sa.NullPool)
-    with engine.connect() as connection:
+    with engine(url).connect() as connection:
         _wait_to_be_alone(connection, deadline)
         config.attributes["connection"] = connection
         yield config
@@ -145,6 +145,8 @@ def _wait_to_be_alone(connection: sa.Connection, deadline: float) -> None:
         time.sleep(min(_PAUSE_SECONDS))
 
 
-def sqlalchemy_url(url: str) -> sa.URL:
-    """The same database for SQLAlchemy, with psycopg as its driver."""
-    return sa.make_url(url).set(drivername="postgresql+psycopg")
+def engine(url: str) -> sa.Engine:
+    """The same database for SQLAlchemy, whose own URLs know less than libpq's: no second host."""
+    return sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=sa.NullPool
+    )
