@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 
-from meterhold_server.storage.migrate import engine
-from meterhold_server.storage.tables import metadata, schema_window
+from meterhold_server.storage.migrate import MigrationError, engine
+from meterhold_server.storage.tables import APPLICATION_NAME, metadata, schema_window
 
 LOCK_TIMEOUT = "100ms"
 
@@ -49,7 +49,10 @@ def wait_briefly(connection: sa.Connection) -> None:
 def note_window(
     ctx: MigrationContext, step: MigrationInfo, heads: Collection[str], run_args: Mapping[str, Any]
 ) -> None:
-    """Write down, with the revision, the oldest one whose servers it serves."""
+    """Write down, with the revision, the oldest one whose servers it serves.
+
+    Raises MigrationError while older ones work on the database: the step is then undone.
+    """
     assert ctx.connection is not None
     assert ctx.script is not None
     for revision in heads:
@@ -57,8 +60,27 @@ def note_window(
         # The table is there from the first revision on that says it.
         oldest = getattr(module, "oldest_served_revision", None)
         if oldest is not None:
+            if step.is_upgrade:
+                refuse_in_use(ctx.connection, revision, oldest)
             ctx.connection.execute(schema_window.delete())
             ctx.connection.execute(schema_window.insert().values(oldest_served_revision=oldest))
+
+
+def refuse_in_use(connection: sa.Connection, revision: str, oldest: str) -> None:
+    """Raise MigrationError if servers before `oldest` are connected, as far as the user can see."""
+    activity = sa.table("pg_stat_activity", sa.column("datname"), sa.column("application_name"))
+    name = activity.c.application_name
+    older = sa.select(name).where(
+        activity.c.datname == sa.func.current_database(),
+        name.startswith(f"{APPLICATION_NAME} "),
+        name < f"{APPLICATION_NAME} {oldest}",
+    )
+    used_by = connection.scalars(older.distinct().order_by(name)).all()
+    if used_by:
+        raise MigrationError(
+            f"revision {revision} no longer serves servers before {oldest}, and some are connected"
+            f" ({', '.join(used_by)}): stop them, and migrate again"
+        )
 
 
 given = context.config.attributes.get("connection")

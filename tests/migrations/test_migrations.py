@@ -11,11 +11,19 @@ import pytest
 
 from meterhold_server.storage import migrate, tables
 from support.database import DatabaseServer, name_of
+from support.waiting import until
 
 from .catalog import ONLY_IN_MIGRATIONS, Catalog, catalog
 from .scripts import migrations
 
 REVISIONS = [migration.revision for migration in migrations()]
+
+
+WAITED_LONG = (
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'virtualxid'"
+    " AND clock_timestamp() - waitstart > interval '300 ms'"
+)
+"""Longer than a lock in a transaction is waited for."""
 
 
 @pytest.fixture
@@ -120,6 +128,21 @@ def test_one_asks_for_its_lock_until_it_gets_it(
         monkeypatch.setattr(random, "uniform", pause)
         assert migrate.downgrade(empty_url, "-1") == REVISIONS[-2]
     assert pauses == [REVISIONS[-1]]
+
+
+@pytest.mark.slow
+async def test_one_waits_for_those_whom_it_does_not_stand_in_the_way_of(empty_url: str) -> None:
+    """An index that is built concurrently waits for every older transaction, and stops nobody."""
+    migrate.upgrade(empty_url, "0017")
+    with psycopg.connect(empty_url) as older, psycopg.connect(empty_url) as looker:
+        older.execute("LOCK TABLE entry IN ROW EXCLUSIVE MODE")  # as who writes to it
+        looker.autocommit = True
+        migrating = asyncio.create_task(
+            asyncio.to_thread(migrate.upgrade, empty_url, "0018", wait_seconds_max=0.01)
+        )
+        await until(lambda: looker.execute(WAITED_LONG).fetchone() != (0,))
+        older.rollback()
+    assert await migrating == "0018"
 
 
 @pytest.mark.slow

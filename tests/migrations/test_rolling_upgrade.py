@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+import meterhold
 from meterhold_server.storage import migrate, tables
 from robustness.checked_load import checked_load
 from robustness.database_apart import DatabaseApart
@@ -85,6 +86,23 @@ async def test_a_schema_that_contracted_past_this_version_is_refused(
         f" {REVISION} and later, and this one is of {tables.REVISION}: start a newer version"
     ) in told
     assert "Traceback" not in told
+
+
+async def test_a_schema_does_not_contract_past_a_server_at_work(
+    database_url: str, tmp_path: Path
+) -> None:
+    following = NextVersion.make(tmp_path, CONTRACTS, serves_this=False)
+    with ServerProcess(database_url) as this:
+        code, told = await migrated(following, database_url)
+        assert (code, f"some are connected (meterhold {tables.REVISION}): stop them" in told) == (
+            1,
+            True,
+        )
+        assert "Traceback" not in told
+        async with meterhold.AsyncClient(this.address) as client:
+            await client.grant_once("alice", 100, idempotency_key="gift")
+    answer = await migrated(following, database_url)
+    assert answer == (0, f"The schema is at revision {REVISION}.\n")
 
 
 async def test_this_version_leaves_the_schema_of_the_next_one_alone(

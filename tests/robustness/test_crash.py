@@ -65,7 +65,7 @@ async def test_connections_to_postgresql_are_cut(database: DatabaseApart) -> Non
         def crash() -> None:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'meterhold' AND datname = current_database()"
+                " WHERE application_name LIKE 'meterhold %' AND datname = current_database()"
                 " ORDER BY random() LIMIT 2"
             )
 

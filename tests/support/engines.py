@@ -21,7 +21,7 @@ from meterhold_server.storage.session import Session
 
 _LANES = (
     "SELECT pid, wait_event_type, wait_event, state FROM pg_stat_activity"
-    " WHERE application_name = 'meterhold' AND datname = current_database()"
+    " WHERE application_name LIKE 'meterhold %' AND datname = current_database()"
 )
 
 

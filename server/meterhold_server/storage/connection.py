@@ -15,7 +15,12 @@ from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
 
 from meterhold_server.storage.exchange import Connection
-from meterhold_server.storage.tables import APPLICATION_ROLE, READER_ROLE, REVISION
+from meterhold_server.storage.tables import (
+    APPLICATION_NAME,
+    APPLICATION_ROLE,
+    READER_ROLE,
+    REVISION,
+)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -95,7 +100,7 @@ def connect(
         keepalives_interval=5,
         keepalives_count=3,
         tcp_user_timeout=20_000,
-        application_name="meterhold",
+        application_name=f"{APPLICATION_NAME} {REVISION}",
     )
     try:
         # Account ids are text in the core: to make UUID objects costs more than all else on a row.

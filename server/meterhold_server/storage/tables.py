@@ -43,6 +43,9 @@ REVISION = "0026"
 """The migration that the code needs. A server refuses a database before it, and one after it whose
 `schema_window` begins later."""
 
+APPLICATION_NAME = "meterhold"
+"""What the database's connections are called, followed by the `REVISION` of their server."""
+
 APPLICATION_ROLE = "meterhold_app"
 """The role that a server works as: it may not change or remove entries."""
 
