@@ -49,8 +49,8 @@ test-fast: $(READY) ## Run the tests that need no server process
 conservation: $(READY) ## Let a naive second ledger follow 200 000 random operations, and compare
 	METERHOLD_TEST_OPERATIONS=200000 $(BIN)/python -m pytest -s tests/robustness/test_conservation.py --durations=5
 
-prove: $(READY) ## Simulate 320 000 operations among faults, check every history, and catch planted bugs
-	PYTHONPATH=tests $(BIN)/python -m simulation $(PROVE_OPTIONS)
+prove: $(READY) ## Prove it: simulation, chaos on real processes, fuzz, tenancy; under ten minutes
+	PYTHONPATH=tests $(BIN)/python -m proving $(PROVE_OPTIONS)
 
 check: lint types contracts proto-check examples test ## All that CI runs
 

@@ -13,6 +13,7 @@ from functools import partial
 from simulation import prove
 from simulation.bugs import BUGS
 from simulation.prove import Caught, Tally
+from support.verdict import Figures, tell
 
 
 def main() -> int:
@@ -32,10 +33,12 @@ def main() -> int:
     _tell_bugs(caught)
     problems = [*long.violations, *short.violations, *long.vacuous()]
     problems += [f"not caught: {name}" for name, each in _named(caught) if each is None]
-    for problem in problems:
-        print(problem)
-    print("PROVED" if not problems else f"{len(problems)} problems")
-    return 1 if problems else 0
+    figures = Figures(
+        long.operations + short.operations,
+        long.faults.total() + short.faults.total(),
+        long.unknowns + short.unknowns,
+    )
+    return tell(figures, problems)
 
 
 def _options() -> argparse.Namespace:

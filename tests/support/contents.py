@@ -34,13 +34,15 @@ from meterhold_server.storage.tables import (
     metadata,
     pending_grant,
     reservation,
+    schema_window,
     tombstone,
 )
 
 
 def rows(connection: Connection, namespace: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table, in the order of its keys."""
-    return {table.name: _rows(connection, table, namespace) for table in metadata.sorted_tables}
+    """Every row of every table of callers' data, in the order of its keys."""
+    tables = (table for table in metadata.sorted_tables if table is not schema_window)
+    return {table.name: _rows(connection, table, namespace) for table in tables}
 
 
 def state(connection: Connection, namespace: str) -> State:

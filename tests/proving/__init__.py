@@ -1,0 +1,1 @@
+"""The whole proof, part after part: `make prove`."""
