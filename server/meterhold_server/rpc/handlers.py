@@ -47,9 +47,10 @@ LogCalls = Literal["none", "failed", "all"]
 
 
 class Malformed(NamedTuple):
-    """What stands for a request that could not be parsed."""
+    """What stands for a request that could not be parsed. Of a stream, nobody knows its id."""
 
     description: str
+    id: int = 0
 
     def error(self) -> InvalidRequest:
         """What it is refused with."""
@@ -76,6 +77,49 @@ def generic_handler(
     entrance = _Entrance(servicer_of, access, log_calls)
     handlers = {method.name: _handler(method, entrance) for method in service.methods}
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+
+def open_handler(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+    """Handlers for a service that is not ours and open to all: health and reflection.
+
+    By themselves they would answer UNKNOWN to what cannot be parsed.
+    """
+    handlers = {
+        method.name: _open_handler(method, getattr(servicer, method.name))
+        for method in service.methods
+    }
+    return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+
+def _open_handler(method: MethodDescriptor, behavior: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    async def call(request: Any, context: Context) -> Any:
+        if isinstance(request, Malformed):
+            await _refuse(request, context)
+        return await behavior(request, context)
+
+    async def stream(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        async for response in behavior(_well_formed(requests, context), context):
+            yield response
+
+    of_stream: dict[tuple[bool, bool], tuple[Any, Any]] = {
+        (False, False): (grpc.unary_unary_rpc_method_handler, call),
+        (False, True): (grpc.unary_stream_rpc_method_handler, call),
+        (True, True): (grpc.stream_stream_rpc_method_handler, stream),
+    }
+    make, run = of_stream[method.client_streaming, method.server_streaming]
+    handler: grpc.RpcMethodHandler[Any, Any] = make(run, _deserializer(method), _serialize)
+    return handler
+
+
+async def _well_formed(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, Malformed):
+            await _refuse(request, context)
+        yield request
+
+
+async def _refuse(request: Malformed, context: Context) -> None:
+    await _abort(context, status_of(request.error()), _request_id(_metadata(context)))
 
 
 class _Entrance(NamedTuple):

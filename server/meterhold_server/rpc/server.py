@@ -6,23 +6,26 @@ import asyncio
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from meterhold.v1 import admin_service_pb2, ledger_service_pb2, metering_service_pb2
 from meterhold_server.rpc.access import Access
 from meterhold_server.rpc.admin import AdminServicer
-from meterhold_server.rpc.handlers import LogCalls, generic_handler
+from meterhold_server.rpc.handlers import LogCalls, generic_handler, open_handler
 from meterhold_server.rpc.ledger import LedgerServicer
 from meterhold_server.rpc.metering import MeteringServicer
 from meterhold_server.rpc.scopes import check_scopes
-from meterhold_server.rpc.service import Service
+from meterhold_server.rpc.service import Context, Service
 from meterhold_server.rpc.tls import Certificates, TlsFiles
 
 _METERING: Final = metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"]
 _LEDGER: Final = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
 _ADMIN: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
+
+_HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"]
+_REFLECTION: Final = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 
 _SERVICES: Final = (_METERING, _LEDGER, _ADMIN)
 _NAMES: Final = tuple(service.full_name for service in _SERVICES)
@@ -48,6 +51,17 @@ _OPTIONS: Final = (
 )
 
 
+class _Health(health_aio.HealthServicer):  # type: ignore[misc] # has no types
+    """That of the library, with the call that it lacks."""
+
+    async def List(self, request: Any, context: Context) -> Any:
+        statuses = {
+            name: await self.Check(health_pb2.HealthCheckRequest(service=name), context)
+            for name in ("", *_NAMES)
+        }
+        return health_pb2.HealthListResponse(statuses=statuses)
+
+
 class RpcServer:
     """Make it, `start` it, and `stop` it once, all in one event loop."""
 
@@ -60,22 +74,19 @@ class RpcServer:
         # must not split the calls between their databases.
         self._server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))))
         self._draining = asyncio.Event()
-        self._health = health_aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health = _Health()
         self._server.add_generic_rpc_handlers(
             (
                 generic_handler(_METERING, self._metering_servicer, access, log_calls),
                 generic_handler(_LEDGER, LedgerServicer, access, log_calls),
                 generic_handler(_ADMIN, AdminServicer, access, log_calls),
+                open_handler(_HEALTH, self._health),
             )
         )
         if reflect:
-            names = (
-                *_NAMES,
-                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-                reflection.SERVICE_NAME,
-            )
-            reflection.enable_server_reflection(names, self._server)
+            names = (*_NAMES, _HEALTH.full_name, _REFLECTION.full_name)
+            reflecting = reflection.aio.ReflectionServicer(names)
+            self._server.add_generic_rpc_handlers((open_handler(_REFLECTION, reflecting),))
 
     def _metering_servicer(self, service: Service) -> MeteringServicer:
         return MeteringServicer(service, self._draining)

@@ -78,7 +78,7 @@ async def answers(
 
 async def answer(request: Asked, service: Service, context: Context) -> pb.StreamResponse:
     """Carry out one batch of a stream. Whatever goes wrong is in the answer."""
-    response = pb.StreamResponse(id=0 if isinstance(request, Malformed) else request.id)
+    response = pb.StreamResponse(id=request.id)
     try:
         response.batch.CopyFrom(await _carry_out(request, service, context))
     except Exception as error:
