@@ -24,12 +24,17 @@ DEBIT = pb.BatchOperation(
 
 
 @pytest.fixture
-async def stub(database_url: str) -> AsyncIterator[Any]:
+async def channel(database_url: str) -> AsyncIterator[grpc.aio.Channel]:
     async with (
         service(database_url, auth="keys") as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
-        yield MeteringServiceStub(channel)
+        yield channel
+
+
+@pytest.fixture
+def stub(channel: grpc.aio.Channel) -> Any:
+    return MeteringServiceStub(channel)
 
 
 class Asking:
@@ -74,6 +79,23 @@ async def test_a_message_that_comes_too_soon_is_refused_and_the_next_is_not(
         while not (answer := await asking.ask(DEBIT)).HasField("batch"):
             pass
     assert answer.batch.results[0].debit_once.replayed
+
+
+async def test_what_cannot_be_parsed_counts_as_a_message(
+    channel: grpc.aio.Channel, database_url: str
+) -> None:
+    key = make_key(database_url, operations_per_second_max=1)
+    send: Any = channel.stream_stream("/meterhold.v1.MeteringService/Stream")
+    stream = send(metadata=bearer(key))
+    codes = []
+    for _ in range(2):
+        await stream.write(b"\xff")
+        response = pb.StreamResponse.FromString(await stream.read())
+        codes.append((response.id, response.error.code))
+    assert codes == [
+        (0, grpc.StatusCode.INVALID_ARGUMENT.value[0]),
+        (0, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]),
+    ]
 
 
 async def test_a_revoked_key_ends_its_streams(stub: Any, database_url: str) -> None:

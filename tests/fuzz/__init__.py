@@ -1,1 +1,1 @@
-"""Random and mutated messages, and hostile HTTP/2, against a server: see `python -m fuzz --help`."""
+"""Random and mutated messages, and hostile HTTP/2: see `python -m fuzz --help`."""

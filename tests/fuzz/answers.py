@@ -24,6 +24,12 @@ _OURS: Final = metering_service_pb2.DESCRIPTOR.package
 _NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 _INDEFINITE: Final = ("INTERNAL", "UNKNOWN")
 
+CALL_ENDED: Final = "(had ended)"
+"""In the place of a code: a call had ended before its next message was sent."""
+
+_WRITTEN_TOO_LATE: Final = "Internal error from Core"
+"""So gRPC tells its own caller, which then cannot know what the call had ended with."""
+
 
 class Answer(NamedTuple):
     """An answer to one message: its code, the messages if it was one, and what is wrong with it."""
@@ -48,6 +54,8 @@ def of_success(method: MethodDescriptor, *parts: bytes) -> Answer:
 def of_error(method: MethodDescriptor, error: grpc.aio.AioRpcError, request_bytes: int) -> Answer:
     """What to think of a status. `request_bytes` of the largest message that was sent."""
     code = error.code().name
+    if method.client_streaming and error.details() == _WRITTEN_TOO_LATE:
+        return Answer(CALL_ENDED)
     if code in _INDEFINITE:
         return Answer(code, problem=f"is {code}: {error.details()}")
     if request_bytes > MESSAGE_BYTES_MAX:

@@ -20,6 +20,9 @@ _FIRST: Final = 5
 
 _FIRST_FULLNESS: Final = 0.97
 _LEARNED_MAX: Final = 200
+_ACCEPTED_MAX: Final = 20
+_FOLLOWING_CHANCE: Final = 0.6
+_FOLLOWED: Final = ("reservation_id", "idempotency_key", "grant_key")
 
 _NAMES: Final = {
     "account": ("ann", "ben", "cleo", "dora"),
@@ -34,6 +37,9 @@ _NAMES: Final = {
     "containing_type": ("google.protobuf.MethodOptions", "none"),
 }
 """Texts by the name of a field, where a short random one would not do."""
+
+_SCALES: Final = {"GrantOnceRequest": 1000, "ConfigureAccountRequest": 1000}
+"""By message: what puts something in is larger than what takes it out, or all would be refused."""
 
 _WORDS: Final = ("gpt", "openai", "de", "stop", "a b", "naïve", "東京")
 _KEYS: Final = ("_key", "_keys", "_id")
@@ -50,7 +56,16 @@ _WILD_NUMBERS: Final = (
     0, 1, -1, 2**31 - 1, -(2**31), 2**31, 2**32 - 1, 2**32, 2**53, 2**53 + 1, 10**15, 10**15 + 1,
     10**18, 2**62, 2**63 - 1, -(2**63), 2**64 - 1,
 )  # fmt: skip
-_WILD_FRACTIONS: Final = (0.0, -0.0, 1e308, -1e308, 5e-324, float("inf"), float("-inf"), float("nan"))
+_WILD_FRACTIONS: Final = (
+    0.0,
+    -0.0,
+    1e308,
+    -1e308,
+    5e-324,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+)
 
 _BOUNDS: Final = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -66,14 +81,24 @@ class Messages:
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
         self._learned: defaultdict[str, list[str]] = defaultdict(list)
+        self._accepted: list[Message] = []
 
     def plausible(self, of: Descriptor) -> Message:
         """One whose every field may well be right."""
-        return self._made(of, 0.0, _DEPTH_MAX)
+        message = self._made(of, 0.0, _DEPTH_MAX)
+        if self._accepted and self._chance.random() < _FOLLOWING_CHANCE:
+            _name_the_same(message, self._chance.choice(self._accepted))
+        return message
 
     def wild(self, of: Descriptor) -> Message:
         """One of which some fields, or all, are what no caller should send."""
         return self._made(of, self._chance.choice((0.1, 0.3, 1.0)), _DEPTH_MAX)
+
+    def follow(self, accepted: Message) -> None:
+        """Ask again, by whatever method, for what a request has named that was accepted."""
+        if any(name in accepted.DESCRIPTOR.fields_by_name for name in _FOLLOWED):
+            self._accepted.append(accepted)
+            del self._accepted[:-_ACCEPTED_MAX]
 
     def learn(self, answer: Message) -> None:
         """Ask for what an answer names: tokens of pages, keys, ids that were drawn by lot."""
@@ -162,10 +187,16 @@ class Messages:
                 return chance.choice(_WILD_FRACTIONS) if wild else chance.randrange(100)
             case _:
                 low, high = _BOUNDS[field.cpp_type]
-                return min(max(chance.choice(_WILD_NUMBERS), low), high) if wild else self._number()
+                if wild:
+                    return min(max(chance.choice(_WILD_NUMBERS), low), high)
+                return self._number(field)
 
-    def _number(self) -> int:
-        return self._chance.randint(1, self._chance.choice((9, 100, 100, 1000)))
+    def _number(self, field: FieldDescriptor) -> int:
+        if field.name.startswith("min_"):
+            return self._chance.randint(0, 2)
+        message = field.containing_type.name if field.containing_type else ""
+        scale = _SCALES.get(message, 1)
+        return self._chance.randint(1, self._chance.choice((9, 100, 1000))) * scale
 
     def _text(self, name: str) -> str:
         if (known := self._learned.get(name)) and self._chance.random() < 0.5:
@@ -183,6 +214,18 @@ class Messages:
         if wild:
             return self._chance.choice((-1, len(known), 99, 2**31 - 1, -(2**31)))
         return int(self._chance.choice(known))
+
+
+def _name_the_same(message: Message, other: Message) -> None:
+    """Put the texts of one message into the fields of another that have their names."""
+    for field, value in other.ListFields():
+        own = message.DESCRIPTOR.fields_by_name.get(field.name)
+        if _is_text(field) and own is not None and _is_text(own) and own.containing_oneof is None:
+            setattr(message, own.name, value)
+
+
+def _is_text(field: Any) -> bool:
+    return bool(field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated)
 
 
 def _set_time(message: Any, seconds_from_now: float) -> None:

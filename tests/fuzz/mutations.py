@@ -10,7 +10,14 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 _VARINT, _FIXED64, _LENGTH, _GROUP, _END_GROUP, _FIXED32 = range(6)
 _FIELD_MAX: Final = 2**29 - 1
-_NOT_UTF_8: Final = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\x80", b"\xe2\x82")
+_NOT_UTF_8: Final = (
+    b"\xff",
+    b"\xc0\x80",
+    b"\xed\xa0\x80",
+    b"\xf5\x80\x80\x80",
+    b"\x80",
+    b"\xe2\x82",
+)
 _EXTREMES: Final = (0, 1, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
 
 OVERSIZED_BYTES: Final = 64 * 1024 + 1
@@ -161,7 +168,9 @@ def _length_lies(sample: Sample, chance: random.Random) -> bytes:
 
 
 def _not_utf_8(sample: Sample, chance: random.Random) -> bytes:
-    texts = [field.number for field in sample.of.fields if field.type == FieldDescriptor.TYPE_STRING]
+    texts = [
+        field.number for field in sample.of.fields if field.type == FieldDescriptor.TYPE_STRING
+    ]
     number = chance.choice(texts) if texts else _number_of(sample.of, chance)
     text = b"a" * chance.randrange(3) + chance.choice(_NOT_UTF_8) + b"b" * chance.randrange(3)
     return sample.data + tag(number, _LENGTH) + varint(len(text)) + text

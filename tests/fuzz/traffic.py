@@ -14,13 +14,14 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
 
-from fuzz.answers import MESSAGE_BYTES_MAX, Answer, is_ours, of_error, of_success
+from fuzz.answers import CALL_ENDED, MESSAGE_BYTES_MAX, Answer, is_ours, of_error, of_success
 from fuzz.messages import Messages
 from fuzz.methods import path
 from fuzz.mutations import Sample, mutated
 
-_CALLERS: Final = 48
+_CALLERS: Final = 120
 _CHANNELS: Final = 3
 _OTHERS_MAX: Final = 50
 _STREAM_MESSAGES: Final = 6
@@ -29,6 +30,8 @@ _PROBLEMS_MAX: Final = 50
 
 _SIZES: Final = (64 * 1024 + 1, 4 * 1024 * 1024 + 1, MESSAGE_BYTES_MAX - 100, MESSAGE_BYTES_MAX + 1)
 """What is too large for most messages, for a Batch, for any, and for gRPC itself."""
+
+_MISUNDERSTOOD: Final = ("INVALID_ARGUMENT", "OUT_OF_RANGE", CALL_ENDED)
 
 _SIZED_CHANCE: Final = 0.0003
 
@@ -47,11 +50,18 @@ class Traffic:
     """Messages that were sent, by method."""
     accepted: Counter[str] = field(default_factory=Counter)
     """Of those, how many were answered by a success, which for a Batch may have errors in it."""
+    understood: Counter[str] = field(default_factory=Counter)
+    """Of them, how many had nothing wrong in themselves, though they may have been refused."""
     codes: Counter[str] = field(default_factory=Counter)
     mutations: Counter[str] = field(default_factory=Counter)
     mutants_accepted: int = 0
     problems: list[str] = field(default_factory=list)
     """What no caller may be answered, with the bytes that brought it about."""
+
+    def plus(self, other: Traffic) -> None:
+        """Add what else was sent."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
     def send(self, request: Request) -> bytes:
         """The bytes of a message, which counts as sent."""
@@ -62,6 +72,8 @@ class Traffic:
 
     def add(self, request: Request, answer: Answer) -> None:
         self.codes[answer.code] += 1
+        if answer.code not in _MISUNDERSTOOD:
+            self.understood[request.method.full_name] += 1
         if answer.code == "OK":
             self.accepted[request.method.full_name] += 1
             self.mutants_accepted += bool(request.mutations)
@@ -164,18 +176,30 @@ class _Caller:
             answer = of_success(method, *await ask(request))
         except grpc.aio.AioRpcError as error:
             answer = of_error(method, error, len(request.data))
+        self._note(request, answer)
+
+    def _note(self, request: Request, answer: Answer) -> None:
         for message in answer.messages:
             self._messages.learn(message)
+        if answer.code == "OK" and not request.mutations:
+            accepted = GetMessageClass(request.method.input_type).FromString(request.data)
+            self._messages.follow(accepted)
         self._traffic.add(request, answer)
 
     async def _answer(self, request: Request) -> list[bytes]:
         send: Any = self._channel.unary_unary(path(request.method))
-        return [await send(self._traffic.send(request), metadata=request.metadata, timeout=_TIMEOUT_SECONDS)]
+        return [
+            await send(
+                self._traffic.send(request), metadata=request.metadata, timeout=_TIMEOUT_SECONDS
+            )
+        ]
 
     async def _first_of(self, request: Request) -> list[bytes]:
         """The first of many answers: some methods never end by themselves."""
         send: Any = self._channel.unary_stream(path(request.method))
-        call = send(self._traffic.send(request), metadata=request.metadata, timeout=_TIMEOUT_SECONDS)
+        call = send(
+            self._traffic.send(request), metadata=request.metadata, timeout=_TIMEOUT_SECONDS
+        )
         first = await call.read()
         call.cancel()
         return [first] if isinstance(first, bytes) else []
@@ -195,10 +219,7 @@ class _Caller:
                 sent = [str(request) for request in requests]
                 self._traffic.problems.append(f"{len(parts)} answers to {sent}")
         for request, part in zip(requests, parts, strict=False):
-            answer = of_success(method, part)
-            for message in answer.messages:
-                self._messages.learn(message)
-            self._traffic.add(request, answer)
+            self._note(request, of_success(method, part))
 
     async def _exchange(self, requests: Sequence[Request], parts: list[bytes]) -> None:
         """Send messages, and read as many answers as there are.
@@ -238,11 +259,6 @@ class _Caller:
             others.append(data)
             del others[:-_OTHERS_MAX]
         return Request(method, data, names, metadata)
-
-
-def unreached(traffic: Traffic, methods: Sequence[MethodDescriptor]) -> list[str]:
-    """The methods of which no message was accepted."""
-    return [str(m.full_name) for m in methods if not traffic.accepted[m.full_name]]
 
 
 def ours(methods: Sequence[MethodDescriptor]) -> list[MethodDescriptor]:

@@ -86,6 +86,14 @@ class ServerProcess:
             if found["event"] == "ended":
                 raise AssertionError(f"the server ended: {self.events}")
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def restart(self) -> None:
         """Start it again, after `kill` or `terminate`, on the port it had."""
         self._environment["METERHOLD_ADDRESS"] = self.address

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
+import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -18,7 +20,7 @@ from meterhold_server.rpc.ledger import LedgerServicer
 from meterhold_server.rpc.metering import MeteringServicer
 from meterhold_server.rpc.scopes import check_scopes
 from meterhold_server.rpc.service import Context, Service
-from meterhold_server.rpc.tls import Certificates, TlsFiles
+from meterhold_server.rpc.tls import Certificates, TlsError, TlsFiles
 
 _METERING: Final = metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"]
 _LEDGER: Final = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
@@ -29,6 +31,11 @@ _REFLECTION: Final = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflectio
 
 _SERVICES: Final = (_METERING, _LEDGER, _ADMIN)
 _NAMES: Final = tuple(service.full_name for service in _SERVICES)
+
+_LOOK_SECONDS: Final = 0.1
+"""Between looks at whether gRPC still serves."""
+
+_log = structlog.get_logger(__name__)
 
 _OPTIONS: Final = (
     # Above what a request may have, so that a message that is too large is told so in our words.
@@ -72,32 +79,46 @@ class RpcServer:
         check_scopes(_SERVICES)
         # A port is shared with our own processes only: two servers that do not know of each other
         # must not split the calls between their databases.
-        self._server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))))
+        self._options = (*_OPTIONS, ("grpc.so_reuseport", int(share_port)))
         self._draining = asyncio.Event()
         self._health = _Health()
-        self._server.add_generic_rpc_handlers(
-            (
-                generic_handler(_METERING, self._metering_servicer, access, log_calls),
-                generic_handler(_LEDGER, LedgerServicer, access, log_calls),
-                generic_handler(_ADMIN, AdminServicer, access, log_calls),
-                open_handler(_HEALTH, self._health),
-            )
-        )
+        self._handlers = [
+            generic_handler(_METERING, self._metering_servicer, access, log_calls),
+            generic_handler(_LEDGER, LedgerServicer, access, log_calls),
+            generic_handler(_ADMIN, AdminServicer, access, log_calls),
+            open_handler(_HEALTH, self._health),
+        ]
         if reflect:
             names = (*_NAMES, _HEALTH.full_name, _REFLECTION.full_name)
             reflecting = reflection.aio.ReflectionServicer(names)
-            self._server.add_generic_rpc_handlers((open_handler(_REFLECTION, reflecting),))
+            self._handlers.append(open_handler(_REFLECTION, reflecting))
+        self._server = self._new_server()
+        self._tls: TlsFiles | None = None
+        self._address = ""
+        self._keeping: asyncio.Task[None] | None = None
+
+    def _new_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=self._options)
+        server.add_generic_rpc_handlers(self._handlers)
+        return server
 
     def _metering_servicer(self, service: Service) -> MeteringServicer:
         return MeteringServicer(service, self._draining)
 
     def listen(self, address: str, tls: TlsFiles | None) -> int:
         """Bind. Answers the port. Raises TlsError, and OSError if the address cannot be had."""
+        self._tls = tls
+        port = self._bind(address)
+        self._address = f"{address.rpartition(':')[0]}:{port}"
+        return port
+
+    def _bind(self, address: str) -> int:
         try:
-            if tls is None:
+            if self._tls is None:
                 port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, Certificates(tls).credentials())
+                credentials = Certificates(self._tls).credentials()
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: is it in use? ({error})") from error
         if port == 0:
@@ -106,7 +127,30 @@ class RpcServer:
 
     async def start(self) -> None:
         await self._server.start()
+        self._keeping = asyncio.create_task(self._keep_serving())
         await self.set_healthy(True)
+
+    async def _keep_serving(self) -> None:
+        """Serve again when gRPC has ended by itself, until `stop`.
+
+        It does so for a call whose path is not UTF-8, whoever sent it, and tells nobody.
+        """
+        while not self._draining.is_set():
+            if not _is_running(self._server):
+                _log.error("transport_ended", address=self._address)
+                # It did not get to ending what is under way.
+                await self._server.stop(None)
+                try:
+                    await self._serve_again()
+                except (OSError, TlsError) as error:
+                    _log.error("transport_not_begun", address=self._address, error=str(error))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._draining.wait(), _LOOK_SECONDS)
+
+    async def _serve_again(self) -> None:
+        self._server = self._new_server()
+        self._bind(self._address)
+        await self._server.start()
 
     async def set_healthy(self, healthy: bool) -> None:
         """Say SERVING or NOT_SERVING, for the server and each service."""
@@ -120,4 +164,12 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(notice_seconds)
         self._draining.set()
+        if self._keeping is not None:
+            await self._keeping
         await self._server.stop(grace_seconds)
+
+
+def _is_running(server: grpc.aio.Server) -> bool:
+    """Whether calls are taken. What waits for the end of a server also waits for its calls."""
+    transport: Any = server._server  # type: ignore[attr-defined]
+    return bool(transport.is_running())
