@@ -31,6 +31,9 @@ from support.waiting import until
 MEMORY_GROWTH_MIB_MAX: Final = 64
 """Of the server, over all fuzzed requests but the first fifth."""
 
+_PARTS: Final = 5
+_CALLS_TO_SEE: Final = 6
+
 _ENOUGH_FOR_EACH: Final = 30_000
 """Of so many requests some must be accepted for each method, of fewer some must make sense."""
 
@@ -108,13 +111,12 @@ async def _fuzz_and_attack(plan: Plan, server: ServerProcess) -> Report:
         await asyncio.sleep(plan.calm_seconds)
         report.p99_milliseconds["nothing else"] = honest.p99_milliseconds()
 
-        warm_up = await fuzz(server.address, methods, plan.requests // 5, f"{plan.seed} first")
-        report.memory_mib["after a fifth"] = _memory_mib(process)
-        report.traffic = await fuzz(
-            server.address, methods, plan.requests - warm_up.sent, f"{plan.seed} then"
-        )
-        report.traffic.plus(warm_up)
-        report.memory_mib["after all requests"] = _memory_mib(process)
+        for part in range(1, _PARTS + 1):
+            sent = await fuzz(
+                server.address, methods, plan.requests // _PARTS, f"{plan.seed} {part}"
+            )
+            report.traffic.plus(sent)
+            report.memory_mib[f"after {report.traffic.sent:,} requests"] = _memory_mib(process)
         report.p99_milliseconds["fuzzed requests"] = honest.p99_milliseconds()
         report.problems += _of_traffic(report.traffic, methods)
         report.problems += _told_by(server, honest)
@@ -134,14 +136,19 @@ async def _attack(plan: Plan, server: ServerProcess, honest: Honest, report: Rep
             done = await loop.run_in_executor(
                 attackers, attack, names, server.address, seconds, plan.seed
             )
+            # Of calls that were under way, too: some attacks are over before the first is answered.
+            await _more_calls(honest)
             what = names[0] if len(names) == 1 else "all attacks at once"
             report.p99_milliseconds[what] = honest.p99_milliseconds()
             for name, damage in done.items():
                 before = report.damage.get(name, Damage(0, 0))
                 report.damage[name] = Damage(*map(sum, zip(before, damage, strict=True)))
-    calls = honest.calls
-    # Whoever was right all the time has to be served on, now that it is over.
-    await until(lambda: honest.calls > calls or honest.problems, seconds=30)
+
+
+async def _more_calls(honest: Honest) -> None:
+    """Wait until each honest caller may have had an answer."""
+    wanted = honest.calls + _CALLS_TO_SEE
+    await until(lambda: honest.calls >= wanted or honest.problems, seconds=30)
 
 
 async def _fuzz_as_strangers(plan: Plan, server: ServerProcess, url: str, report: Report) -> None:
@@ -240,7 +247,8 @@ def _memory_mib(process: psutil.Process) -> int:
 
 def _vacuous(report: Report) -> Iterator[str]:
     """Why it would prove little: too little was tried, or too much was in vain."""
-    growth = report.memory_mib["after all requests"] - report.memory_mib["after a fifth"]
+    first, *_, last = [mib for when, mib in report.memory_mib.items() if "requests" in when]
+    growth = last - first
     if growth > MEMORY_GROWTH_MIB_MAX:
         yield f"the server has grown by {growth} MiB"
     if report.restarts:

@@ -72,6 +72,7 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
+            errors="backslashreplace",
         )
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
