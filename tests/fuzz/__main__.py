@@ -28,8 +28,8 @@ def main() -> int:
         requests_of_strangers=max(1000, options.requests // 20),
         mutants=options.mutants,
         calm_seconds=3.0,
-        attack_seconds=0.7,
-        siege_seconds=6.0,
+        attack_seconds=0.5,
+        siege_seconds=5.0,
     )
     started = time.perf_counter()
     with DatabaseServer() as databases:
@@ -49,7 +49,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--requests", type=int, default=100_000, help="over the wire")
-    parser.add_argument("--mutants", type=int, default=300_000, help="parsed in this process")
+    parser.add_argument("--mutants", type=int, default=200_000, help="parsed in this process")
     return parser.parse_args()
 
 
@@ -71,7 +71,7 @@ def _tell(report: Report, seconds: float) -> None:
         "server processes restarted": report.restarts,
         "restarts of gRPC within them": report.transport_restarts,
         **{f"memory in MiB, {when}": mib for when, mib in report.memory_mib.items()},
-        "honest calls beside, all right": report.honest_calls,
+        "honest calls beside": report.honest_calls,
         "ledger entries verified": sum(each.entries for each in report.verified),
         "seconds": round(seconds),
     }

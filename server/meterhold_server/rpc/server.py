@@ -20,7 +20,7 @@ from meterhold_server.rpc.ledger import LedgerServicer
 from meterhold_server.rpc.metering import MeteringServicer
 from meterhold_server.rpc.scopes import check_scopes
 from meterhold_server.rpc.service import Context, Service
-from meterhold_server.rpc.tls import Certificates, TlsError, TlsFiles
+from meterhold_server.rpc.tls import Certificates, TlsFiles
 
 _METERING: Final = metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"]
 _LEDGER: Final = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
@@ -138,16 +138,17 @@ class RpcServer:
         while not self._draining.is_set():
             if not _is_running(self._server):
                 _log.error("transport_ended", address=self._address)
-                # It did not get to ending what is under way.
-                await self._server.stop(None)
                 try:
                     await self._serve_again()
-                except (OSError, TlsError) as error:
-                    _log.error("transport_not_begun", address=self._address, error=str(error))
+                except Exception as error:
+                    # Nobody would be served any more, so that it has to be tried again.
+                    _log.error("transport_not_begun", address=self._address, exc_info=error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._draining.wait(), _LOOK_SECONDS)
 
     async def _serve_again(self) -> None:
+        # It did not get to ending the calls that are under way.
+        await self._server.stop(None)
         self._server = self._new_server()
         self._bind(self._address)
         await self._server.start()
