@@ -13,6 +13,7 @@ from typing import Final
 from meterhold_server.storage import migrate  # isort: skip
 from fuzz.prove import Plan, Report, prove
 from support.database import DatabaseServer
+from support.verdict import Figures, tell
 
 _P99_MILLISECONDS_MAX: Final = 5000.0
 """Of honest callers, whatever goes on beside them."""
@@ -38,11 +39,10 @@ def main() -> int:
             migrate.upgrade(url)
         report = asyncio.run(prove(plan, *urls))
     _tell(report, time.perf_counter() - started)
-    problems = [*report.problems, *_too_slow(report)]
-    for problem in problems:
-        print(problem)
-    print("PROVED" if not problems else f"{len(problems)} problems")
-    return 1 if problems else 0
+    requests = report.traffic.sent + report.strangers.sent
+    strokes = sum(damage.strokes for damage in report.damage.values())
+    figures = Figures(operations=requests + report.honest_calls, faults=strokes)
+    return tell(figures, [*report.problems, *_too_slow(report)])
 
 
 def _options() -> argparse.Namespace:
