@@ -6,8 +6,9 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +16,8 @@ import psycopg
 from psycopg import sql
 
 from meterhold_server.embedded import EmbeddedPostgres
+from meterhold_server.embedded.cluster import Cluster
+from meterhold_server.embedded.postmaster import Postmaster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +29,10 @@ _ROOM_FOR_DATA = 2**30  # bytes; containers often have less shared memory than t
 
 
 @contextmanager
-def open_folder() -> Iterator[Path]:
-    """A folder in memory if there is room, removed at the end, that every user may pass through.
+def open_folder(within: Path | None = None) -> Iterator[Path]:
+    """A folder, removed at the end, that every user may pass through.
+
+    It is `within` another, by default in memory if there is room.
 
     The folders of `tmp_path` let nobody pass but their owner; a server started by root is another
     user.
@@ -35,7 +40,8 @@ def open_folder() -> Iterator[Path]:
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_FOR_DATA
     writable = roomy and os.access(memory, os.W_OK)
-    folder = Path(tempfile.mkdtemp(prefix="meterhold-", dir=memory if writable else None))
+    within = within or (memory if writable else None)
+    folder = Path(tempfile.mkdtemp(prefix="meterhold-", dir=within))
     folder.chmod(0o711)
     try:
         yield folder
@@ -49,13 +55,18 @@ class DatabaseServer:
     An embedded one goes with its folder at `stop`, and so do its databases.
     """
 
-    def __init__(self, *, durable: bool = False, embedded: bool = False) -> None:
-        """Start it. `durable` is for tests that kill it; `embedded` ignores the variable."""
+    def __init__(
+        self, *, durable: bool = False, embedded: bool = False, within: Path | None = None
+    ) -> None:
+        """Start it. `durable` is for tests that kill it; `embedded` ignores the variable.
+
+        `within` is the folder for the folder of a durable one.
+        """
         self._durable = durable
         self._url = None if embedded or durable else os.environ.get(URL_VARIABLE)
         self._server: EmbeddedPostgres | None = None
         if self._url is None:
-            self._folder = open_folder()
+            self._folder = open_folder(within)
             self._directory = self._folder.__enter__() / "postgres"
             try:
                 self._server = EmbeddedPostgres.start(self._directory, durable=durable)
@@ -101,6 +112,19 @@ class DatabaseServer:
             raise RuntimeError("only an embedded server can be restarted by a test")
         self._server.stop("immediate")
         self._server = EmbeddedPostgres.start(self._directory, durable=self._durable)
+
+    def kill_and_restart(self) -> None:
+        """kill -9 of its main process; the others notice, and it recovers when started again."""
+        if postmaster := Postmaster.read(Cluster(self._directory).data):
+            with suppress(ProcessLookupError):
+                os.kill(postmaster.pid, signal.SIGKILL)
+        self.start_if_ended()
+
+    def start_if_ended(self) -> None:
+        """Start the embedded server if it has ended, as it does if it cannot recover."""
+        server = EmbeddedPostgres.start(self._directory, durable=self._durable)
+        if server.started:
+            self._server = server
 
     def stop(self) -> None:
         if self._server is not None:

@@ -17,6 +17,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 _COMMITTED: Final = b"COMMIT\x00"
 _READY: Final = b"Z\x00\x00\x00\x05I"
+_ENDS_OF_REQUESTS: Final = (b"S", b"Q")
+_FOLLOWED_BY_MORE: Final = (b"P", b"B", b"D", b"E", b"C")
 _TYPE_AND_LENGTH: Final = 5
 _CHUNK: Final = 1 << 16
 
@@ -47,6 +49,8 @@ class Proxy:
         self._freezing_after_login = False
         self._open = asyncio.Event()
         self._open.set()
+        self.delay_seconds = 0.0
+        """How much longer each round trip takes."""
         self.refused = 0
         """How many connections were refused."""
         self.accepted = 0
@@ -95,6 +99,9 @@ class Proxy:
         self._links.add(link)
         try:
             await link.run(*await self._connect())
+        except OSError:
+            # The server is away. Its client is to know at once, as without a proxy.
+            link.abort()
         finally:
             self._links.discard(link)
 
@@ -176,15 +183,23 @@ class _Link:
     async def _forward_requests(self, to_server: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             await self._forward_startup(to_server)
+            gathered = b""
             while True:
                 head = await self._client.readexactly(_TYPE_AND_LENGTH)
                 body = await self._client.readexactly(int.from_bytes(head[1:]) - 4)
                 await self._proxy.wait_until_open()
+                if head[:1] in _ENDS_OF_REQUESTS and self._proxy.delay_seconds:
+                    await asyncio.sleep(self._proxy.delay_seconds)
                 if self._commits_by(head[:1], body):
                     self._cut = self._proxy.next_cut()
                     if self._cut is Cut.BEFORE:
+                        to_server.write(gathered)
                         break
-                to_server.write(head + body)
+                gathered += head + body
+                if head[:1] in _FOLLOWED_BY_MORE:
+                    continue
+                to_server.write(gathered)
+                gathered = b""
                 await to_server.drain()
                 if self._cut is Cut.DURING and head[:1] == b"S":
                     break

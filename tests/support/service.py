@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from meterhold_server import app
 from meterhold_server.config import ServeSettings
 
 START_SECONDS = 30.0
+_TESTS = Path(__file__).parents[1]
 
 
 @asynccontextmanager
@@ -69,6 +71,7 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [sys.executable, *self._program, "serve"],
             env=self._environment,
+            cwd=_TESTS,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,

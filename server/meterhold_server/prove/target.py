@@ -6,8 +6,9 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import cycle
 from math import inf
 from typing import Any, Final
 
@@ -35,6 +36,12 @@ _EXPIRE_SECONDS_MAX: Final = 30.0
 """In which the last holds of the load end, of which none lives for more than 5 s."""
 
 _POLL_SECONDS: Final = 0.25
+_RESOLVERS: Final = 48
+"""Callers that ask for what is uncertain: not all at once, as of a service that just came back."""
+
+_IMPATIENT_SECONDS_MAX: Final = 0.05
+CANCELLED: Final = "cancelled by its caller"
+"""What an attempt says that nobody waited for."""
 
 
 class Recording:
@@ -44,26 +51,41 @@ class Recording:
     """
 
     def __init__(
-        self, clients: Sequence[meterhold.AsyncClient], *, seed: int, accounts: int, operations: int
+        self,
+        clients: Sequence[meterhold.AsyncClient],
+        *,
+        seed: int,
+        accounts: int,
+        operations: int | None = None,
+        impatience: float = 0.0,
     ) -> None:
-        """`operations` is about how many calls to make; the callers share `clients`."""
+        """`operations` is about how many calls to make; without it they go on until `stop`.
+
+        The callers share `clients`. Others, with more patience, may take the place of these after
+        `work`. `impatience` is the share of calls that their callers cancel, and then make again.
+        """
         self.name = f"prove-{secrets.token_hex(4)}"
         self.calls: list[Call] = []
         self.unresolved: list[Violation] = []
         self.accounts = [f"{self.name}-{number}" for number in range(accounts)]
-        self._clients = clients
+        self.clients = clients
         self._chance = random.Random(seed)
         self._load = Load(self._chance, self.accounts, prefix=f"{self.name}-")
         self._operations = operations
+        self._impatience = impatience
 
     async def work(self, callers: int) -> None:
         """Make the calls, from so many callers at once."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(callers):
-                tasks.create_task(self._caller(self._clients[number % len(self._clients)]))
+                tasks.create_task(self._caller(self.clients[number % len(self.clients)]))
+
+    def stop(self) -> None:
+        """Let each caller end after the calls it is at."""
+        self._operations = 0
 
     async def _caller(self, client: meterhold.AsyncClient) -> None:
-        while len(self.calls) < self._operations:
+        while self._operations is None or len(self.calls) < self._operations:
             calls = self._load.next()
             self.calls += calls
             await asyncio.gather(*(self._make(client, call) for call in calls))
@@ -73,41 +95,56 @@ class Recording:
         """Ask until there is an answer, a few times; sometimes twice at once, or once too often."""
         keyed = _may_repeat(call)
         doubled = keyed and self._chance.random() < 0.1
-        await asyncio.gather(*(_ask(client, call) for _ in range(2 if doubled else 1)))
+        patience = None
+        if self._impatience and self._chance.random() < self._impatience:
+            patience = self._chance.uniform(0.0, _IMPATIENT_SECONDS_MAX)
+        await asyncio.gather(*(ask(client, call, patience) for _ in range(2 if doubled else 1)))
         for _ in range(_ATTEMPTS_MAX):
             if not keyed or call.attempts[-1].told not in _UNCERTAIN:
                 break
             await asyncio.sleep(self._chance.uniform(0.05, 0.2))
-            await _ask(client, call)
+            await ask(client, call)
         if keyed and self._chance.random() < 0.05:
-            await _ask(client, call)
+            await ask(client, call)
 
     async def resolve(self) -> int:
         """Ask for all that is uncertain until it is certain. Answers how many calls were."""
         give_up = time.monotonic() + _RESOLVE_SECONDS_MAX
         uncertain = [call for call in self.calls if _may_repeat(call) and not _is_certain(call)]
-        for call in uncertain:
-            await _ask(self._clients[0], call)
+        waiting = iter(uncertain)
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(_RESOLVERS):
+                client = self.clients[number % len(self.clients)]
+                tasks.create_task(self._resolve(client, waiting, give_up))
+        return len(uncertain)
+
+    async def _resolve(
+        self, client: meterhold.AsyncClient, waiting: Iterator[Call], give_up: float
+    ) -> None:
+        for call in waiting:
+            await ask(client, call)
             while call.attempts[-1].told in _UNCERTAIN and time.monotonic() < give_up:
                 await asyncio.sleep(_POLL_SECONDS)
-                await _ask(self._clients[0], call)
+                await ask(client, call)
             if call.attempts[-1].told in _UNCERTAIN:
                 told = call.attempts[-1].text
                 wrong = Violation("liveness", call.account, call.name, f"stayed unknown: {told}")
                 self.unresolved.append(wrong)
-        return len(uncertain)
 
     async def history(self) -> History:
         """All that was told, and all that the service says of the accounts now."""
-        books = await asyncio.gather(*(self._book(account) for account in self.accounts))
+        readers = zip(self.accounts, cycle(self.clients), strict=False)
+        books = await asyncio.gather(*(self._book(*reader) for reader in readers))
         return History(self.calls, {book.account: book for book in books})
 
-    async def _book(self, account: str) -> Book:
+    async def _book(self, account: str, client: meterhold.AsyncClient) -> Book:
         """An account once all of its holds have ended, read while nothing changes it."""
-        client = self._clients[0]
         give_up = time.monotonic() + _EXPIRE_SECONDS_MAX
         while True:
             before = await client.balance(account)
+            if before.held_micros and time.monotonic() < give_up:
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
             holds = [_hold(each) async for each in client.list_reservations(account)]
             entries = [_entry(each) async for each in client.list_entries(account)]
             after = await client.balance(account)
@@ -138,19 +175,24 @@ def _is_certain(call: Call) -> bool:
     return call.done_time < inf or call.certain_not_done
 
 
-async def _ask(client: meterhold.AsyncClient, call: Call) -> None:
-    """One attempt, timed outside of the client."""
+async def ask(
+    client: meterhold.AsyncClient, call: Call, patience_seconds: float | None = None
+) -> None:
+    """One attempt, timed outside of the client. Its caller may lose patience, and cancel it."""
     attempt = Attempt(time.monotonic())
     call.attempts.append(attempt)
     try:
-        answer = _answer(await _send(client, call))
+        async with asyncio.timeout(patience_seconds):
+            answer = _answer(await _send(client, call))
+    except TimeoutError:
+        attempt.text = CANCELLED
     except meterhold.Rejected as error:
         attempt.told, attempt.refusal = Told.REFUSED, _refusal(error)
     except meterhold.ServerError as error:
         attempt.told, attempt.text = Told.BROKEN, repr(error)
     except meterhold.MeterholdError as error:
         attempt.told = Told.NOT_DONE if error.applied == "NO" else Told.UNKNOWN
-        attempt.text = repr(error)
+        attempt.text = f"{error.code} {error!r}"
     else:
         attempt.told, attempt.answer = Told.OK, answer
     attempt.return_time = inf if attempt.told is Told.UNKNOWN else time.monotonic()
