@@ -233,3 +233,20 @@ def test_a_late_landing_is_no_doubling() -> None:
     late.calls[2].attempts = [told((11, float("inf"))), told((20, 21), again)]
     assert witness.check(late) == []
     assert search.check(late, GRACE_SECONDS) == []
+
+
+def test_a_settle_may_become_too_late_while_it_is_under_way() -> None:
+    expire_time = 110.5
+    grant = call("gift", Method.GRANT, 100, told((0, 1), balance(1, 100, micros=100, entry=1)))
+    granted = balance(1, 100, 60, micros=60, expire_time=expire_time)
+    refused = told(
+        (expire_time + 1, expire_time + GRACE_SECONDS + 1), refusal=Refusal("RESERVATION_EXPIRED")
+    )
+    settle = call("late", Method.SETTLE, 60, refused, reservation_id="job", key="")
+    late = history(
+        [grant, reserve("job", 60, told((10, 11), granted)), settle],
+        [entry(1, "GRANT", 100, 100, "gift")],
+        [held("job", "EXPIRED", 60, expire_time=expire_time)],
+    )
+    assert witness.check(late) == []
+    assert search.check(late, GRACE_SECONDS) == []

@@ -114,7 +114,7 @@ class _Search:
                 continue
             if happening.begin > first_end + _TOLERANCE_SECONDS:
                 break
-            for at in _times(happening, time):
+            for at in self._times(happening, time, purse):
                 if at >= expiry or not time <= at <= first_end + _TOLERANCE_SECONDS:
                     continue
                 after = step(purse, happening.call, at, self._terms)
@@ -124,16 +124,21 @@ class _Search:
         if expiry <= first_end + _TOLERANCE_SECONDS:
             yield left, max(time, expiry), purse.expired(expiry)
 
+    def _times(self, happening: _Happening, time: float, purse: Purse) -> Iterator[float]:
+        """When a happening can have been: as its answer tells, or as soon as may be.
 
-def _times(happening: _Happening, time: float) -> Iterator[float]:
-    """When a happening can have been: as its answer tells, or as soon as may be.
-
-    An extension tells only if it moved the end of its hold.
-    """
-    if happening.at is not None:
-        yield happening.at
-    if happening.at is None or happening.call.method is Method.EXTEND:
-        yield max(time, happening.begin)
+        An extension tells only if it moved the end of its hold. A settle may have come just too
+        late for a hold that had expired.
+        """
+        call = happening.call
+        if happening.at is not None:
+            yield happening.at
+        if happening.at is None or call.method is Method.EXTEND:
+            yield max(time, happening.begin)
+        if call.method in (Method.SETTLE, Method.CAPTURE):
+            held = purse.hold(call.reservation_id)
+            if held is not None and held.state == "EXPIRED":
+                yield max(time, happening.begin, held.expire_time + self._terms.grace_seconds)
 
 
 def _explains(before: Purse, after: Step, happening: _Happening) -> bool:
