@@ -98,7 +98,7 @@ class EngineSettings(DatabaseSettings):
             description="the tenant, where no credential tells",
         ),
     ] = "default"
-    lanes: Annotated[PositiveInt, Field(le=64, description="writers in a process")] = 1
+    lanes: Annotated[PositiveInt, Field(le=64, description="writers in a process")] = 2
     batch_operations_max: Annotated[PositiveInt, Field(le=10_000)] = 256
     queue_operations_max: PositiveInt = 4096
     queue_wait_seconds_max: PositiveFloat = 2.0

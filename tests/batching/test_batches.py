@@ -15,7 +15,7 @@ from meterhold_server.core.model import AccountKey, account_id_of
 from meterhold_server.core.operations import Operation, Rebuild
 from meterhold_server.core.outcomes import Debited, Granted
 from meterhold_server.storage.verify import verify
-from support.engines import Observer, answers, running
+from support.engines import Observer, answers, record_batches, running
 from support.waiting import until
 
 
@@ -31,6 +31,30 @@ async def test_a_lone_request_never_waits_for_company(
         for _ in range(10):
             await engine.submit(debit(1))
     assert batch_sizes == [1] * 11
+
+
+@pytest.mark.parametrize(
+    ("calls", "pauses_seconds"), [(3, []), (4, [0.0024]), (20, [0.008]), (49, [])]
+)
+async def test_after_a_batch_of_some_calls_it_pauses(
+    database_url: str,
+    observer: Observer,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: int,
+    pauses_seconds: list[float],
+) -> None:
+    paused: list[float] = []
+    async with running(database_url) as engine:
+        await engine.submit(grant("gift", 100))
+        monkeypatch.setattr("meterhold_server.batching.lane.time.sleep", paused.append)
+        observer.lock(ALICE)
+        first = engine.submit(debit(1))
+        await until(observer.blocked)
+        waiting = [engine.submit(debit(1)) for _ in range(calls)]
+        observer.let_go()
+        await asyncio.gather(first, *waiting)
+        await engine.submit_many([debit(1) for _ in range(20)])
+    assert paused == pytest.approx(pauses_seconds)
 
 
 async def test_what_waits_meanwhile_is_committed_together(
@@ -113,27 +137,43 @@ async def test_operations_of_an_account_keep_their_order(
     assert verify(database_url).clean
 
 
-async def test_an_account_always_has_the_same_lane(database_url: str, observer: Observer) -> None:
+async def test_what_comes_together_is_shared_out_among_lanes_by_account(
+    database_url: str, observer: Observer
+) -> None:
     """Lanes of one process never wait for each other."""
     accounts = [AccountKey("live", f"account-{number}", "credits") for number in range(16)]
     async with running(database_url, lanes=3) as engine:
-        grants = [grant(f"gift-{key.account}", 100, account=key) for key in accounts]
-        await answers(engine, grants)
+        await engine.submit_many(
+            [grant(f"gift-{key.account}", 100, account=key) for key in accounts]
+        )
         assert len(observer.lanes()) == 3
         held = accounts[0]
         observer.lock(held)
-        blocked = engine.submit(debit(1, account=held))
+        blocked = engine.submit_many([debit(1, account=held)])
         await until(observer.blocked)
         beside = [
             key
             for key in accounts
             if int(account_id_of(key)[:8], 16) % 3 != int(account_id_of(held)[:8], 16) % 3
         ]
-        outcomes = await answers(engine, [debit(1, account=key) for key in beside])
+        outcomes = await engine.submit_many([debit(1, account=key) for key in beside])
         assert all(isinstance(outcome, Debited) for outcome in outcomes)
         assert not blocked.done()
         observer.let_go()
         await blocked
+
+
+async def test_what_comes_one_by_one_makes_few_transactions(
+    database_url: str, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = [AccountKey("live", f"account-{number}", "credits") for number in range(16)]
+    async with running(database_url, lanes=3) as engine:
+        batches = record_batches(monkeypatch)
+        grants = [grant(f"gift-{key.account}", 100, account=key) for key in accounts]
+        await answers(engine, grants)
+        assert len(observer.lanes()) == 1
+    assert len(batches) < len(accounts) / 2
+    assert sum(batches) == len(accounts)
 
 
 async def test_an_answer_comes_after_its_commit(database_url: str, observer: Observer) -> None:

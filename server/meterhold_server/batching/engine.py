@@ -1,4 +1,9 @@
-"""The engine: the one door through which operations are submitted, and the lanes behind it."""
+"""The engine: the one door through which operations are submitted, and the lanes behind it.
+
+Operations that come one by one all use the first lane: together they make fewer transactions, and
+those cost more than what is in them. What comes in a Batch is shared out among all lanes by
+account, so that one lane computes while another waits for the database.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ _WATCH_SECONDS = 1.0
 
 
 class Engine:
-    """Submits each operation to the lane of its account. Make it, and use it, in one event loop."""
+    """Submits operations to lanes. Make it, and use it, in one event loop."""
 
     def __init__(
         self, database_url: str, rules: Rules, limits: LaneLimits, *, lanes: int = 1
@@ -34,10 +39,8 @@ class Engine:
     def submit(
         self, operation: Operation, deadline: float | None = None
     ) -> asyncio.Future[Outcome]:
-        """Queue an operation; see Lane.submit. Operations of one account keep their order."""
-        if len(self._lanes) == 1:
-            return self._lanes[0].submit(operation, deadline)
-        return self._lanes[self._number(operation)].submit(operation, deadline)
+        """Queue an operation; see Lane.submit. Those that are submitted so keep their order."""
+        return self._lanes[0].submit(operation, deadline)
 
     def submit_many(
         self, operations: Sequence[Operation], deadline: float | None = None
