@@ -179,6 +179,10 @@ async def _arrival(
     except asyncio.CancelledError:
         noted.unanswered += meant
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.CANCELLED:
+            # What `_end` cancels can also end so.
+            noted.unanswered += meant
+            return
         if error.code() is not grpc.StatusCode.UNAVAILABLE:
             noted.failures.append(error)
         noted.refused += meant
