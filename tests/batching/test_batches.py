@@ -34,7 +34,7 @@ async def test_a_lone_request_never_waits_for_company(
 
 
 @pytest.mark.parametrize(
-    ("calls", "pauses_seconds"), [(3, []), (4, [0.0024]), (20, [0.008]), (49, [])]
+    ("calls", "pauses_seconds"), [(7, []), (8, [0.0048]), (20, [0.008]), (49, [])]
 )
 async def test_after_a_batch_of_some_calls_it_pauses(
     database_url: str,

@@ -33,7 +33,7 @@ from meterhold_server.storage.session import Session
 _log = structlog.get_logger(__name__)
 
 # As measured: see docs/performance.md.
-_PAUSE_CALLS_MIN: Final = 4
+_PAUSE_CALLS_MIN: Final = 8
 _PAUSE_CALLS_MAX: Final = 48
 _PAUSE_SECONDS_EACH: Final = 0.0006
 _PAUSE_SECONDS_MAX: Final = 0.008
