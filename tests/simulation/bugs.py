@@ -133,7 +133,10 @@ def doubt_told_as_certainty(simulation: Simulation) -> Iterator[None]:
     def unknown() -> failures.Failure:
         return failures.database_unavailable()
 
-    with _instead((failures, "outcome_unknown", unknown), *_slow_commits(simulation)):
+    chances = simulation.database.chances
+    with _instead(
+        (failures, "outcome_unknown", unknown), (chances, "stall", 0.1), (chances, "cut", 0.05)
+    ):
         yield
 
 
@@ -527,7 +530,7 @@ def skipped_number(simulation: Simulation) -> Iterator[None]:
 def _slow_commits(simulation: Simulation) -> list[tuple[Any, str, Any]]:
     """Have COMMITs be under way for long, and their answers get lost."""
     chances = simulation.database.chances
-    return [(chances, "stall", 0.02), (chances, "cut", 0.02)]
+    return [(chances, "stall", 0.1), (chances, "cut", 0.05)]
 
 
 @contextmanager
