@@ -250,3 +250,24 @@ def test_a_settle_may_become_too_late_while_it_is_under_way() -> None:
     )
     assert witness.check(late) == []
     assert search.check(late, GRACE_SECONDS) == []
+
+
+def test_one_of_two_equal_settles_has_done_it_for_both() -> None:
+    never = float("inf")
+    grant = call("gift", Method.GRANT, 100, told((0, 1), balance(1, 100, micros=100, entry=1)))
+    granted = balance(1, 100, 60, micros=60, expire_time=110.5)
+    again = balance(2, 60, micros=40, entry=2, replayed=True)
+    mine = {"reservation_id": "job", "key": ""}
+    settles = [
+        call(name, Method.SETTLE, 40, told((at, never)), told((at + 1, at + 2), again), **mine)
+        for name, at in (("first", 15), ("second", 20))
+    ]
+    both = history(
+        [grant, reserve("job", 60, told((10, 11), granted)), *settles],
+        [
+            entry(1, "GRANT", 100, 100, "gift"),
+            entry(2, "CAPTURE", -40, 60, "first", reservation_id="job"),
+        ],
+        [held("job", "SETTLED", 60, captured_micros=40)],
+    )
+    assert search.check(both, GRACE_SECONDS) == []

@@ -175,10 +175,14 @@ def _happenings(call: Call, charged: bool) -> Iterator[_Happening]:
 
 
 def _unseen(call: Call, first_unsure: float) -> Iterator[_Happening]:
-    """That it was done by an attempt which got no answer, if every answer is a replay."""
+    """That it was done by an attempt which got no answer, if every answer is a replay.
+
+    Or another call under the same key has done it: a replay is explained by nothing else.
+    """
     if all(answer.replayed for answer in call.answers):
         answer = call.answers[0]._replace(replayed=False)
-        yield _Happening(call, first_unsure, call.done_time, answer, at=_time_told(call, answer))
+        at = _time_told(call, answer)
+        yield _Happening(call, first_unsure, call.done_time, answer, at=at, optional=True)
 
 
 def _time_told(call: Call, answer: Answer) -> float | None:
