@@ -15,7 +15,14 @@ from meterhold_server.batching.failures import Failure, FailureReason
 from meterhold_server.batching.lane import LaneLimits
 from meterhold_server.core.model import AccountKey, account_id_of
 from meterhold_server.core.operations import Chain, Operation
-from meterhold_server.core.outcomes import Chained, Debited, Granted, Outcome, Rejected
+from meterhold_server.core.outcomes import (
+    Chained,
+    Debited,
+    Granted,
+    Outcome,
+    Reason,
+    Rejected,
+)
 from meterhold_server.storage.verify import verify
 from support.engines import Observer, running
 from support.proxy import Cut, Proxy
@@ -121,6 +128,33 @@ async def test_what_a_chain_joins_keeps_its_order_across_lanes(database_url: str
                 if isinstance(outcome, Rejected)
             ]
     assert verify(database_url).clean
+
+
+async def test_what_a_key_joins_keeps_its_order_across_lanes(
+    database_url: str, observer: Observer
+) -> None:
+    """The first account that is named with a key has it, though its lane is held up."""
+    async with running(database_url, lanes=2) as engine:
+        slow, quick = on_lane(0, 2), on_lane(1, 2)
+        for key in (slow, quick):
+            await engine.submit(grant(f"gift-{key.account}", 100, account=key))
+        observer.lock(slow)
+        submitted = engine.submit_many(
+            [
+                debit_once("once", 1, account=slow),
+                debit(1, account=quick),
+                debit_once("once", 1, account=quick),
+                grant("gift", 1, account=slow),
+                grant("present", 1, account=quick, legacy_keys=("gift",)),
+            ]
+        )
+        await until(observer.blocked)
+        observer.let_go()
+        answers = await submitted
+    assert [type(answer) for answer in answers] == [Debited, Debited, Rejected, Granted, Rejected]
+    assert [answer.reason for answer in answers if isinstance(answer, Rejected)] == [
+        Reason.IDEMPOTENCY_MISMATCH
+    ] * 2
 
 
 async def test_chains_in_opposite_directions_do_not_deadlock(database_url: str) -> None:

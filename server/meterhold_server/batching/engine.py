@@ -15,7 +15,8 @@ from meterhold_server.batching.failures import Failure
 from meterhold_server.batching.fair_queue import Waiting
 from meterhold_server.batching.lane import Lane, LaneLimits
 from meterhold_server.batching.places import Answers, Gathering
-from meterhold_server.core.model import Rules
+from meterhold_server.core.model import ClaimKey, Rules
+from meterhold_server.core.needs import namespace_claim_keys
 from meterhold_server.core.operations import Chain, Operation
 from meterhold_server.core.outcomes import Outcome
 from meterhold_server.storage.session import Session
@@ -47,8 +48,8 @@ class Engine:
     ) -> asyncio.Future[Answers]:
         """Queue operations at once. The future gets what each came to, in order, or its Failure.
 
-        Those of one account keep their order, those of chains included. Cancelling the future drops
-        all waiters.
+        Those of one account, and those of one key of the namespace, keep their order, those of
+        chains included. Cancelling the future drops all waiters.
         """
         gathering = Gathering(len(operations))
         by_lane: dict[Lane, list[Waiting]] = {}
@@ -65,11 +66,17 @@ class Engine:
         return gathering.future
 
     def _lanes_of(self, operations: Sequence[Operation]) -> list[Lane]:
-        """The lane of each. What a chain joins is carried out by one lane, so as to keep order."""
+        """The lane of each. What a chain or a key joins is left to one lane, to keep its order."""
         home = list(range(len(self._lanes)))
+        first_with: dict[ClaimKey, int] = {}
         for operation in operations:
-            if isinstance(operation, Chain):
-                joined = {home[self._number(each)] for each in operation.operations}
+            joined = set()
+            for link in operation.operations if isinstance(operation, Chain) else (operation,):
+                number = self._number(link)
+                joined.add(home[number])
+                for key in namespace_claim_keys(link):
+                    joined.add(home[first_with.setdefault(key, number)])
+            if len(joined) > 1:
                 target = min(joined)
                 home = [target if number in joined else number for number in home]
         return [self._lanes[home[self._number(operation)]] for operation in operations]
