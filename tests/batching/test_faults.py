@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import psycopg
+import psycopg.types.json
 import pytest
 
 from core.book import ALICE, debit, debit_once, grant, reserve
@@ -44,6 +45,26 @@ def meet_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestTwoProcesses:
     """Two engines meet as two processes do: in the locks of the database."""
+
+    async def test_an_account_that_is_created_after_the_lock_that_it_should_have_had(
+        self, database_url: str, observer: Observer
+    ) -> None:
+        """Its lots are read, though it was not there to be locked: the batch is tried again."""
+        async with running(database_url) as engine:
+            await engine.submit(grant("gift", 100))
+            with psycopg.connect(database_url) as other:
+                other.execute("LOCK TABLE lot IN ACCESS EXCLUSIVE MODE")
+                new = psycopg.types.json.Jsonb({"account_id": account_id_of(BOB), "account": "new"})
+                for table in ("account", "entry", "lot"):
+                    other.execute(
+                        f"INSERT INTO {table} SELECT (jsonb_populate_record(of, %s)).*"
+                        f" FROM {table} AS of".encode(),
+                        (new,),
+                    )
+                charged = engine.submit(debit(30, account=BOB))
+                await until(observer.blocked)
+            assert isinstance(await charged, Debited)
+        assert observer.entries(BOB) == [(1, "GRANT", 100), (2, "DEBIT", -30)]
 
     async def test_the_same_grant_to_an_account_that_is_new_to_both(
         self, database_url: str, observer: Observer, meet_before_writing: None

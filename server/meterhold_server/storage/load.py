@@ -16,6 +16,7 @@ import psycopg
 from meterhold_server.core.funds import spend_key
 from meterhold_server.core.model import (
     NAMESPACE_CLAIM_KINDS,
+    Account,
     ClaimKey,
     ClaimKind,
     GrantKey,
@@ -159,12 +160,23 @@ def _by_scope(claim_keys: Iterable[ClaimKey]) -> Iterator[tuple[Statement, list[
     yield from rows.items()
 
 
+def _account(state: State, account_id: str) -> Account:
+    """The account of a row that was read after the accounts were locked.
+
+    Raises SerializationFailure, so that the batch is tried again, if it was created in between.
+    """
+    account = state.accounts.get(account_id)
+    if account is None:
+        raise psycopg.errors.SerializationFailure("an account was created in between")
+    return account
+
+
 def _add_first_lots(state: State, rows: Sequence[Row]) -> None:
     """Add the live lots to accounts that have none yet, in spend order."""
     several = set()
     for row in rows:
         lot = lot_from(row)
-        lots = state.accounts[lot.account_id].lots
+        lots = _account(state, lot.account_id).lots
         lots.append(lot)
         if len(lots) > 1:
             several.add(lot.account_id)
@@ -177,7 +189,7 @@ def _add_lots(state: State, rows: Sequence[Row]) -> None:
     grown = set()
     for row in rows:
         lot = lot_from(row)
-        lots = state.accounts[lot.account_id].lots
+        lots = _account(state, lot.account_id).lots
         if all(lot.seq != known.seq for known in lots):
             lots.append(lot)
             grown.add(lot.account_id)
@@ -187,22 +199,22 @@ def _add_lots(state: State, rows: Sequence[Row]) -> None:
 
 def _add_charges(state: State, rows: Sequence[Row]) -> None:
     for charge in map(entry_from, rows):
-        state.accounts[charge.account_id].charges[charge.seq] = charge
+        _account(state, charge.account_id).charges[charge.seq] = charge
 
 
 def _add_charge_refunds(state: State, rows: Sequence[Row]) -> None:
     for refund in map(charge_refund_from, rows):
-        state.accounts[refund.account_id].charge_refunds[refund.charge_seq] = refund
+        _account(state, refund.account_id).charge_refunds[refund.charge_seq] = refund
 
 
 def _add_allowances(state: State, rows: Sequence[Row]) -> None:
     for allowance in map(allowance_from, rows):
-        state.accounts[allowance.account_id].allowance = allowance
+        _account(state, allowance.account_id).allowance = allowance
 
 
 def _add_pending(state: State, rows: Sequence[Row]) -> None:
     for grant in map(pending_grant_from, rows):
-        known = state.accounts[grant.account_id].pending
+        known = _account(state, grant.account_id).pending
         known.setdefault(grant.idempotency_key, grant)
 
 
@@ -224,5 +236,5 @@ def _add_claims(state: State, rows: Sequence[Row]) -> None:
 def _add_reservations(state: State, rows: Sequence[Row]) -> None:
     for row in rows:
         reservation = reservation_from(row)
-        known = state.accounts[reservation.account_id].reservations
+        known = _account(state, reservation.account_id).reservations
         known.setdefault(reservation.reservation_id, reservation)
