@@ -186,8 +186,9 @@ class MemoryReader:
         """What it made; of a grant that was pending, what it has become."""
         if claim.entry:
             return claim.entry
-        account = self._engine.state.accounts[claim.account_id]
-        pending = account.pending.get(claim.receipt.answer.get("pending_key", ""))
+        # A revocation that came before its grant may have named an account that does not exist.
+        account = self._engine.state.accounts.get(claim.account_id)
+        pending = account and account.pending.get(claim.receipt.answer.get("pending_key", ""))
         return self.read_entry(claim.account_id, pending.entry_seq) if pending else None
 
     def verify_account(self, account_id: str) -> AccountVerification | None:
