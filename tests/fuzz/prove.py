@@ -120,6 +120,9 @@ async def _fuzz_and_attack(plan: Plan, server: ServerProcess) -> Report:
         report.p99_milliseconds["fuzzed requests"] = honest.p99_milliseconds()
         report.problems += _of_traffic(report.traffic, methods)
         report.problems += _told_by(server, honest)
+        if honest.resent:
+            # Only attacks may break off the connections of others.
+            report.problems.append(f"{honest.resent} charges had to be sent again")
 
         await _attack(plan, server, honest, report)
         report.memory_mib["after all attacks"] = _memory_mib(process)
