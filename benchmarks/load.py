@@ -28,6 +28,7 @@ from google.protobuf.duration_pb2 import Duration
 
 import meterhold
 from benchmarks.rounds import BEGIN, END, figures, mark
+from benchmarks.spread import channels
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold.v1.metering_service_pb2_grpc import MeteringServiceStub
 
@@ -208,19 +209,15 @@ def _check(answer: Any) -> None:
         raise RuntimeError("an operation of a Batch was refused: it would count as done")
 
 
-def _stubs(orders: Orders, opened: AsyncExitStack) -> Callable[[int], Any]:
+async def _stubs(orders: Orders, opened: AsyncExitStack) -> Callable[[int], Any]:
     """The stub for the job of a number: the connections take turns."""
-    own = (("grpc.use_local_subchannel_pool", 1),)
-    stubs: list[Any] = []
-    for _ in range(min(orders.connections, orders.callers)):
-        channel = grpc.aio.insecure_channel(orders.address, own)
-        opened.push_async_callback(channel.close)
-        stubs.append(MeteringServiceStub(channel))
+    count = min(orders.connections, orders.callers)
+    stubs = [MeteringServiceStub(each) for each in await channels(orders.address, count, opened)]
     return lambda number: stubs[number % len(stubs)]
 
 
 async def debit(orders: Orders, opened: AsyncExitStack) -> Job:
-    stub = _stubs(orders, opened)
+    stub = await _stubs(orders, opened)
 
     async def job(call: Call, number: int) -> None:
         await call(1, stub(number).Debit(_debit(orders, number), timeout=_TIMEOUT_SECONDS))
@@ -229,7 +226,7 @@ async def debit(orders: Orders, opened: AsyncExitStack) -> Job:
 
 
 async def pair(orders: Orders, opened: AsyncExitStack) -> Job:
-    stub = _stubs(orders, opened)
+    stub = await _stubs(orders, opened)
 
     async def job(call: Call, number: int) -> None:
         await call(1, stub(number).Reserve(_reserve(orders, number), timeout=_TIMEOUT_SECONDS))
@@ -239,7 +236,7 @@ async def pair(orders: Orders, opened: AsyncExitStack) -> Job:
 
 
 async def balance(orders: Orders, opened: AsyncExitStack) -> Job:
-    stub = _stubs(orders, opened)
+    stub = await _stubs(orders, opened)
 
     async def job(call: Call, number: int) -> None:
         request = pb.BalanceRequest(account=orders.account(number))
@@ -250,7 +247,7 @@ async def balance(orders: Orders, opened: AsyncExitStack) -> Job:
 
 async def batch_debit(orders: Orders, opened: AsyncExitStack) -> Job:
     """A Batch of Debits."""
-    stub = _stubs(orders, opened)
+    stub = await _stubs(orders, opened)
 
     async def job(call: Call, number: int) -> None:
         debits = [pb.BatchOperation(debit=_debit(orders, n)) for n in _numbers(orders, number)]
@@ -261,7 +258,7 @@ async def batch_debit(orders: Orders, opened: AsyncExitStack) -> Job:
 
 async def batch_pair(orders: Orders, opened: AsyncExitStack) -> Job:
     """A Batch of Reserves, and then one of the Settles of these."""
-    stub = _stubs(orders, opened)
+    stub = await _stubs(orders, opened)
 
     async def job(call: Call, number: int) -> None:
         numbers = _numbers(orders, number)

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from core.book import ALICE, debit, debit_once, grant
+from core.book import ALICE, debit, debit_once, grant, reserve, settle
 from core.strategies import BOB
 from meterhold_server.batching.lane import LaneLimits
-from meterhold_server.core.model import AccountKey, account_id_of
+from meterhold_server.core.model import AccountKey
 from meterhold_server.core.operations import Operation, Rebuild
-from meterhold_server.core.outcomes import Debited, Granted
+from meterhold_server.core.outcomes import Debited, Granted, Settled
 from meterhold_server.storage.verify import verify
 from support.engines import Observer, answers, record_batches, running
 from support.waiting import until
@@ -137,30 +137,38 @@ async def test_operations_of_an_account_keep_their_order(
     assert verify(database_url).clean
 
 
-async def test_what_comes_together_is_shared_out_among_lanes_by_account(
+async def test_what_comes_together_uses_the_lane_that_has_least_to_do(
     database_url: str, observer: Observer
 ) -> None:
-    """Lanes of one process never wait for each other."""
-    accounts = [AccountKey("live", f"account-{number}", "credits") for number in range(16)]
-    async with running(database_url, lanes=3) as engine:
-        await engine.submit_many(
-            [grant(f"gift-{key.account}", 100, account=key) for key in accounts]
-        )
-        assert len(observer.lanes()) == 3
-        held = accounts[0]
-        observer.lock(held)
-        blocked = engine.submit_many([debit(1, account=held)])
+    async with running(database_url, lanes=2) as engine:
+        await engine.submit_many([grant("gift", 100), grant("present", 100, account=BOB)])
+        observer.lock(ALICE)
+        blocked = engine.submit_many([debit(1)])
         await until(observer.blocked)
-        beside = [
-            key
-            for key in accounts
-            if int(account_id_of(key)[:8], 16) % 3 != int(account_id_of(held)[:8], 16) % 3
-        ]
-        outcomes = await engine.submit_many([debit(1, account=key) for key in beside])
-        assert all(isinstance(outcome, Debited) for outcome in outcomes)
+        beside = await engine.submit_many([debit(1, account=BOB) for _ in range(3)])
+        assert all(isinstance(outcome, Debited) for outcome in beside)
+        assert len(observer.lanes()) == 2
         assert not blocked.done()
         observer.let_go()
         await blocked
+
+
+async def test_what_is_submitted_in_an_order_is_carried_out_in_it(
+    database_url: str, observer: Observer
+) -> None:
+    """However many lanes there are: the reserve comes before the settle, though it is held up."""
+    async with running(database_url, lanes=2) as engine:
+        await engine.submit_many([grant("gift", 100), grant("present", 100, account=BOB)])
+        for order in (1, 2):
+            observer.lock(ALICE)
+            held_up = engine.submit_many([debit(1), reserve(f"job-{order}", 50)], order=order)
+            await until(observer.blocked)
+            behind = engine.submit_many(
+                [settle(f"job-{order}", 10), debit(1, account=BOB)], order=order
+            )
+            observer.let_go()
+            await held_up
+            assert [type(outcome) for outcome in await behind] == [Settled, Debited]
 
 
 async def test_what_comes_one_by_one_makes_few_transactions(

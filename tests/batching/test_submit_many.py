@@ -13,7 +13,7 @@ from core.book import ALICE, debit, debit_once, grant
 from core.strategies import BOB
 from meterhold_server.batching.failures import Failure, FailureReason
 from meterhold_server.batching.lane import LaneLimits
-from meterhold_server.core.model import AccountKey, account_id_of
+from meterhold_server.core.model import AccountKey
 from meterhold_server.core.operations import Chain, Operation
 from meterhold_server.core.outcomes import (
     Chained,
@@ -32,12 +32,6 @@ from support.waiting import until
 def seqs(answers: Sequence[Outcome | Failure]) -> list[int]:
     assert all(isinstance(answer, Debited) for answer in answers), answers
     return [answer.entry.seq for answer in answers if isinstance(answer, Debited)]
-
-
-def on_lane(number: int, lanes: int) -> AccountKey:
-    """An account that uses that lane."""
-    names = (AccountKey("live", f"account-{n}", "credits") for n in range(1000))
-    return next(key for key in names if int(account_id_of(key)[:8], 16) % lanes == number)
 
 
 async def test_they_share_a_transaction_and_keep_their_order(
@@ -92,20 +86,10 @@ async def test_the_operations_of_a_chain_are_counted_one_by_one(
     assert len(observer.entries(ALICE)) == 1 + 2 + 1 + 2 + 2 + 5 + 1
 
 
-async def test_each_lane_answers_for_its_own(database_url: str) -> None:
-    async with running(database_url, lanes=3) as engine:
-        keys = [on_lane(number, 3) for number in range(3)]
-        grants: list[Operation] = [grant(f"gift-{key.account}", 100, account=key) for key in keys]
-        assert all(isinstance(each, Granted) for each in await engine.submit_many(grants))
-        mixed = [debit(1, account=keys[number % 3]) for number in range(60)]
-        answers = await engine.submit_many(mixed)
-    assert [seq for number in range(3) for seq in seqs(answers[number::3])] == [*range(2, 22)] * 3
-
-
-async def test_what_a_chain_joins_keeps_its_order_across_lanes(database_url: str) -> None:
+async def test_what_a_chain_joins_keeps_its_order(database_url: str) -> None:
     """Each operation is covered only by those before it."""
+    keys = [AccountKey("live", f"account-{number}", "credits") for number in range(4)]
     async with running(database_url, lanes=4) as engine:
-        keys = [on_lane(number, 4) for number in range(4)]
         await engine.submit(grant("gift", 100, account=keys[0]))
         for turn in range(10):
             moves: list[Operation] = []
@@ -130,22 +114,20 @@ async def test_what_a_chain_joins_keeps_its_order_across_lanes(database_url: str
     assert verify(database_url).clean
 
 
-async def test_what_a_key_joins_keeps_its_order_across_lanes(
+async def test_the_first_that_is_named_with_a_key_has_it(
     database_url: str, observer: Observer
 ) -> None:
-    """The first account that is named with a key has it, though its lane is held up."""
+    """Though the account is held up and others are free."""
     async with running(database_url, lanes=2) as engine:
-        slow, quick = on_lane(0, 2), on_lane(1, 2)
-        for key in (slow, quick):
-            await engine.submit(grant(f"gift-{key.account}", 100, account=key))
-        observer.lock(slow)
+        await engine.submit_many([grant("gift", 100), grant("present", 100, account=BOB)])
+        observer.lock(ALICE)
         submitted = engine.submit_many(
             [
-                debit_once("once", 1, account=slow),
-                debit(1, account=quick),
-                debit_once("once", 1, account=quick),
-                grant("gift", 1, account=slow),
-                grant("present", 1, account=quick, legacy_keys=("gift",)),
+                debit_once("once", 1),
+                debit(1, account=BOB),
+                debit_once("once", 1, account=BOB),
+                grant("bonus", 1),
+                grant("prize", 1, account=BOB, legacy_keys=("bonus",)),
             ]
         )
         await until(observer.blocked)
@@ -159,7 +141,7 @@ async def test_what_a_key_joins_keeps_its_order_across_lanes(
 
 async def test_chains_in_opposite_directions_do_not_deadlock(database_url: str) -> None:
     async with running(database_url, lanes=2) as engine, running(database_url, lanes=2) as other:
-        keys = [on_lane(number, 2) for number in range(2)]
+        keys = [ALICE, BOB]
         for key in keys:
             await engine.submit(grant(f"gift-{key.account}", 10_000, account=key))
 
@@ -204,25 +186,6 @@ async def test_a_full_queue_refuses_all_that_come_together(
     assert [each.reason for each in refused if isinstance(each, Failure)] == [
         FailureReason.OVERLOADED
     ] * 2
-
-
-async def test_a_lane_that_refuses_leaves_the_others_to_theirs(
-    database_url: str, observer: Observer
-) -> None:
-    async with running(database_url, LaneLimits(queue_operations_max=1), lanes=2) as engine:
-        full, free = on_lane(0, 2), on_lane(1, 2)
-        for key in (full, free):
-            await engine.submit(grant(f"gift-{key.account}", 100, account=key))
-        observer.lock(full)
-        waiting = [engine.submit(debit(1, account=full))]
-        await until(observer.blocked)
-        waiting.append(engine.submit(debit(1, account=full)))
-        answers = await engine.submit_many(
-            [debit(1, account=full), debit(1, account=free), debit(1, account=full)]
-        )
-        observer.let_go()
-        await asyncio.gather(*waiting)
-    assert [type(answer) for answer in answers] == [Failure, Debited, Failure]
 
 
 async def test_what_nobody_waits_for_any_more_or_is_too_late_is_not_begun(

@@ -52,7 +52,7 @@ class ScriptedEngine:
         return future
 
     async def submit_many(
-        self, operations: Sequence[Operation], deadline: float
+        self, operations: Sequence[Operation], deadline: float, order: int | None
     ) -> list[Failure | Outcome]:
         return [next(self._answers) for _ in operations]
 

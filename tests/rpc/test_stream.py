@@ -237,7 +237,9 @@ class GatedEngine:
         self.dropped = 0
         self._answer = answer
 
-    async def submit_many(self, operations: Sequence[Operation], deadline: float) -> list[Failure]:
+    async def submit_many(
+        self, operations: Sequence[Operation], deadline: float, order: int | None
+    ) -> list[Failure]:
         self.begun += 1
         try:
             await self.gate.wait()
@@ -300,28 +302,35 @@ class TestManyUnderWay:
             assert len(await caller.end()) == BATCHES_UNDER_WAY_MAX + more
             assert engine.begun == BATCHES_UNDER_WAY_MAX + more
 
-    async def test_they_end_in_any_order(self, address: str, database_url: str) -> None:
+    async def test_what_is_refused_as_a_whole_does_not_wait_for_those_before(
+        self, channel: grpc.aio.Channel, database_url: str
+    ) -> None:
+        caller = Sender(channel)
+        await caller.send(asked(1, grant("gift", 10)))
+        await caller.read()
+        observer = Observer(database_url)
+        observer.lock(ALICE)
+        await caller.send(asked(2, debit("a")))
+        await until(observer.blocked)
+        await caller.send(asked(3))
+        assert (await caller.read()).id == 3
+        observer.let_go()
+        observer.close()
+        answers = await caller.end()
+        assert reasons(answers[2]) == [""]
+
+    async def test_each_may_count_on_those_before(self, database_url: str) -> None:
+        """A gift is spent by the next Batch, which does not wait for the answer."""
         async with (
             service(database_url, lanes=8, sweep=False) as many_lanes,
             grpc.aio.insecure_channel(many_lanes) as channel,
         ):
             caller = Sender(channel)
-            gifts = [grant(f"gift-{n}", 10, f"user-{n}") for n in range(20)]
-            await caller.send(asked(1, grant("gift", 10), *gifts))
-            await caller.read()
-            observer = Observer(database_url)
-            observer.lock(ALICE)
-            await caller.send(asked(2, debit("a")))
-            await until(observer.blocked)
-            for number in range(20):
-                await caller.send(asked(100 + number, debit("b", 1, f"user-{number}")))
-            first = await caller.read()
-            assert first.id >= 100
-            observer.let_go()
-            observer.close()
+            for number in range(0, 40, 2):
+                await caller.send(asked(number + 1, grant(f"gift-{number}", 10)))
+                await caller.send(asked(number + 2, debit(f"all-{number}", 10)))
             answers = await caller.end()
-            assert reasons(answers[2]) == [""]
-            assert len(answers) == 20
+            assert [reasons(answers[number + 1]) for number in range(40)] == [[""]] * 40
 
 
 class TestAServerThatStops:

@@ -231,9 +231,9 @@ class MeteringServiceServicer(object):
 
     def Batch(self, request, context):
         """Batch carries out up to 1000 operations in one message and answers each of them, in order. Each stands
-        alone, as if called by itself: with its own key, and its own response or error. Those of one account
-        are done in their order. A chain, of operations that are `linked`, is done in one transaction, all or
-        none. A Batch whose answer did not come is sent again as it was: the keys tell what was done.
+        alone, as if called by itself: with its own key, and its own response or error. They are done in their
+        order. A chain, of operations that are `linked`, is done in one transaction, all or none. A Batch whose
+        answer did not come is sent again as it was: the keys tell what was done.
         INVALID_FIELD for the whole call, of which then nothing is done, if there are no operations or too
         many, if one is empty, or if a chain is too long or does not end.
         """
@@ -242,7 +242,7 @@ class MeteringServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request_iterator, context):
-        """Stream carries Batches one after another, for a caller that always has more. They are begun in the
+        """Stream carries Batches one after another, for a caller that always has more. They are done in the
         order in which they come and each is answered when it ends, by its `id`. A Batch that is refused as a
         whole has an error in its answer and harms no other. 8 are under way at once; the server reads no
         further meanwhile. When the caller has said that no more will come, all are answered and the stream

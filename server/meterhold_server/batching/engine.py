@@ -1,8 +1,8 @@
 """The engine: the one door through which operations are submitted, and the lanes behind it.
 
 Operations that come one by one all use the first lane: together they make fewer transactions, and
-those cost more than what is in them. What comes in a Batch is shared out among all lanes by
-account, so that one lane computes while another waits for the database.
+those cost more than what is in them. What comes in a Batch has a transaction of its own anyway, and
+uses the lane that has least to do: one computes while another waits for the database.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from meterhold_server.batching.failures import Failure
 from meterhold_server.batching.fair_queue import Waiting
 from meterhold_server.batching.lane import Lane, LaneLimits
 from meterhold_server.batching.places import Answers, Gathering
-from meterhold_server.core.model import ClaimKey, Rules
-from meterhold_server.core.needs import namespace_claim_keys
-from meterhold_server.core.operations import Chain, Operation
+from meterhold_server.core.model import Rules
+from meterhold_server.core.operations import Operation
 from meterhold_server.core.outcomes import Outcome
 from meterhold_server.storage.session import Session
 
@@ -44,46 +43,31 @@ class Engine:
         return self._lanes[0].submit(operation, deadline)
 
     def submit_many(
-        self, operations: Sequence[Operation], deadline: float | None = None
+        self,
+        operations: Sequence[Operation],
+        deadline: float | None = None,
+        order: int | None = None,
     ) -> asyncio.Future[Answers]:
         """Queue operations at once. The future gets what each came to, in order, or its Failure.
 
-        Those of one account, and those of one key of the namespace, keep their order, those of
-        chains included. Cancelling the future drops all waiters.
+        They are carried out in their order, and behind those that were submitted before with the
+        same `order`, if it is not None. Cancelling the future drops all waiters.
         """
         gathering = Gathering(len(operations))
-        by_lane: dict[Lane, list[Waiting]] = {}
-        for operation, lane, place in zip(
-            operations, self._lanes_of(operations), gathering.places, strict=True
-        ):
-            by_lane.setdefault(lane, []).append(Waiting(operation, place, deadline))
-        for lane, many in by_lane.items():
-            try:
-                lane.submit_many(many)
-            except Failure as failure:
-                for waiting in many:
-                    waiting.future.set_exception(failure)
+        lane = self._idlest() if order is None else self._lanes[order % len(self._lanes)]
+        many = [
+            Waiting(operation, place, deadline)
+            for operation, place in zip(operations, gathering.places, strict=True)
+        ]
+        try:
+            lane.submit_many(many)
+        except Failure as failure:
+            for waiting in many:
+                waiting.future.set_exception(failure)
         return gathering.future
 
-    def _lanes_of(self, operations: Sequence[Operation]) -> list[Lane]:
-        """The lane of each. What a chain or a key joins is left to one lane, to keep its order."""
-        home = list(range(len(self._lanes)))
-        first_with: dict[ClaimKey, int] = {}
-        for operation in operations:
-            joined = set()
-            for link in operation.operations if isinstance(operation, Chain) else (operation,):
-                number = self._number(link)
-                joined.add(home[number])
-                for key in namespace_claim_keys(link):
-                    joined.add(home[first_with.setdefault(key, number)])
-            if len(joined) > 1:
-                target = min(joined)
-                home = [target if number in joined else number for number in home]
-        return [self._lanes[home[self._number(operation)]] for operation in operations]
-
-    def _number(self, operation: Operation) -> int:
-        """Which lane an operation belongs to by its account."""
-        return int(operation.account_id[:8], 16) % len(self._lanes)
+    def _idlest(self) -> Lane:
+        return min(self._lanes, key=lambda lane: lane.pending_count)
 
     async def close(self) -> None:
         """Carry out all that waits, then stop."""

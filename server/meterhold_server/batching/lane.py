@@ -76,10 +76,16 @@ class Lane:
         self._session: Session | None = None
         self._closing = False
         self._busy_since: float | None = None
+        self._busy_count = 0
         self._down_since: float | None = None
         self._batch_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
+
+    @property
+    def pending_count(self) -> int:
+        """About how many operations wait or are being carried out."""
+        return self._queue.waiting_count + self._busy_count
 
     def submit(
         self, operation: Operation, deadline: float | None = None
@@ -146,11 +152,12 @@ class Lane:
             while batch := self._queue.take(self._limits.batch_operations_max):
                 self._busy_since = started = time.monotonic()
                 ready = self._ready(batch, started)
+                self._busy_count = len(ready)
                 if ready:
                     for part in _apart(ready):
                         self._run(part)
                     self._measure(time.monotonic() - started)
-                self._busy_since = None
+                self._busy_since, self._busy_count = None, 0
                 if pause_seconds := _pause_seconds(ready):
                     time.sleep(pause_seconds)
         finally:

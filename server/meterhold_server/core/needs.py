@@ -173,13 +173,6 @@ def _add_charge(wanted: StillNeeds, account: Account, charge: Entry) -> None:
         wanted.reservations.add((account.account_id, charge.reservation_id))
 
 
-def namespace_claim_keys(operation: Operation) -> Iterable[ClaimKey]:
-    """The keys by which an operation may meet others, of whatever account. Of a chain, none."""
-    if isinstance(operation, DebitOnce | GrantOnce | RefundCharge | RevokeGrant | ReinstateGrant):
-        return _claim_keys(operation)
-    return ()
-
-
 def _grant_keys(operation: GrantOnce | RevokeGrant | ReinstateGrant) -> tuple[str, ...]:
     if isinstance(operation, GrantOnce):
         return (operation.idempotency_key, *operation.legacy_keys)

@@ -126,7 +126,7 @@ class MeteringServicer(MeteringServiceServicer):
 
     def Stream(self, requests: Any, context: Context) -> AsyncGenerator[pb.StreamResponse, None]:
         of_batch: Any = stream.OfBatch(context)
-        answer = partial(stream.answer, service=self._service, context=of_batch)
+        answer = partial(stream.answer, service=self._service.in_order(), context=of_batch)
         return stream.answers(requests, answer, self._draining)
 
     async def Balance(self, request: pb.BalanceRequest, context: Context) -> pb.BalanceResponse:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import grpc
@@ -27,6 +28,8 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _PREVIOUS_ATTEMPTS_KEY: Final = "grpc-previous-rpc-attempts"
 
+_ORDERS: Final = count()
+
 CALL_SECONDS_MAX: Final = 30.0
 """How long a call that came without a deadline may take."""
 
@@ -44,6 +47,8 @@ class Service(NamedTuple):
     verifier: Reads
     summarizer: Reader
     credentials: Reader
+    order: int | None = None
+    """What is submitted with the same number is carried out in its order; None = as is best."""
 
     def of(self, caller: Caller) -> Service:
         """The service as it is for a caller, for whom `reader` sees no other namespace.
@@ -56,6 +61,10 @@ class Service(NamedTuple):
             reports=self.reports.in_line(caller.namespace),
             verifier=self.verifier.in_line(caller.namespace),
         )
+
+    def in_order(self) -> Service:
+        """The service for what has to be begun in its order, as in no other."""
+        return self._replace(order=next(_ORDERS))
 
     async def submit(self, operation: Operation, context: Context) -> Outcome:
         """Carry an operation out, on the account that it belongs to.
@@ -99,8 +108,10 @@ class Service(NamedTuple):
     ) -> Answers:
         remaining = context.time_remaining()
         if remaining is not None:
-            return await self.engine.submit_many(operations, time.monotonic() + remaining)
-        submitted = self.engine.submit_many(operations, give_up)
+            return await self.engine.submit_many(
+                operations, time.monotonic() + remaining, self.order
+            )
+        submitted = self.engine.submit_many(operations, give_up, self.order)
         try:
             return await asyncio.wait_for(submitted, give_up - time.monotonic())
         except TimeoutError:

@@ -33,7 +33,10 @@ class MemoryEngine:
         return outcome
 
     async def submit_many(
-        self, operations: Sequence[Operation], deadline: float | None = None
+        self,
+        operations: Sequence[Operation],
+        deadline: float | None = None,
+        order: int | None = None,
     ) -> list[Outcome]:
         """As `Engine.submit_many`."""
         return [await self.submit(operation) for operation in operations]
