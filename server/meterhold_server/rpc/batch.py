@@ -7,7 +7,7 @@ may have put it: the message is cut there, so that one part is done before the n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple
 
@@ -92,8 +92,8 @@ async def carry_out(
     give_up = time.monotonic() + (CALL_SECONDS_MAX if seconds is None else seconds)
     call = _Call(service, context, was_sent_before(context), give_up)
     answers: list[_Answer] = []
-    for found_by, group in groupby(units, _found_by):
-        answers += await _answers(list(group), found_by, call)
+    for found_by, group in _groups(units):
+        answers += await _answers(group, found_by, call)
     response = pb.BatchResponse()
     asked = (each for unit in units for each in unit.asked)
     for each, answer in zip(asked, answers, strict=True):
@@ -139,6 +139,13 @@ def _units(operations: Sequence[pb.BatchOperation]) -> list[_Unit]:
 _FoundBy = Literal["account", "capture", "grant_key"]
 
 
+def _groups(units: list[_Unit]) -> Iterable[tuple[_FoundBy, list[_Unit]]]:
+    """The units that can go together."""
+    if _LOOKED_UP.isdisjoint(asked.kind for unit in units for asked in unit.asked):
+        return [("account", units)]
+    return [(found_by, list(group)) for found_by, group in groupby(units, _found_by)]
+
+
 def _found_by(unit: _Unit) -> _FoundBy:
     """What has to be looked up before a unit is done, or while it is."""
     if any(_names_capture(asked) for asked in unit.asked):
@@ -148,6 +155,8 @@ def _found_by(unit: _Unit) -> _FoundBy:
 
 
 _GRANT_CHANGES: Final = ("revoke_grant", "reinstate_grant")
+_LOOKED_UP: Final = frozenset({"refund_charge", *_GRANT_CHANGES})
+"""What may have to be."""
 
 
 def _names_capture(asked: _Asked) -> bool:

@@ -118,7 +118,8 @@ def account_key(
 
 
 def unit_of(fields: Fields, request: _OfUnit) -> str:
-    return fields.text("unit", request.unit, UNIT_CHARACTERS_MAX, required=False) or UNIT_DEFAULT
+    unit = request.unit
+    return fields.text("unit", unit, UNIT_CHARACTERS_MAX) if unit else UNIT_DEFAULT
 
 
 def reservation_id(fields: Fields, request: _OfReservation) -> str:
@@ -136,7 +137,7 @@ def reserve(request: pb.ReserveRequest, caller: Caller) -> Reserve:
         fields.amount("min_available_micros", request.min_available_micros),
         fields.one_of("on_expiry", request.on_expiry, _ON_EXPIRY) or OnExpiry.RELEASE,
         fields.labels("labels", request.labels),
-        fields.metadata("metadata", request.metadata),
+        fields.metadata(request),
     )
     if AMOUNT_MICROS_MAX >= operation.min_amount_micros > operation.amount_micros > 0:
         fields.wrong("min_amount_micros", "is more than amount_micros")
@@ -156,8 +157,8 @@ def settle(request: pb.SettleRequest, caller: Caller) -> Settle:
         ),
         fields.one_of("overage", request.overage, _SETTLE_OVERAGE) or Overage.CAP,
         fields.labels("labels", request.labels),
-        fields.usage("usage", request.usage),
-        fields.metadata("metadata", request.metadata),
+        fields.usage(request),
+        fields.metadata(request),
     )
     if operation.capture_id and not operation.keep_open:
         fields.wrong("capture_id", "goes with keep_open only; a final settle needs no id")
@@ -230,7 +231,7 @@ def grant_once(request: pb.GrantOnceRequest, caller: Caller) -> GrantOnce:
         _cash(fields, request.cash) if request.HasField("cash") else None,
         _source(fields, request.source),
         fields.labels("labels", request.labels),
-        fields.metadata("metadata", request.metadata),
+        fields.metadata(request),
         actor=caller.credential_id,
     )
     times = operation.effective_time, operation.expire_time
@@ -286,7 +287,7 @@ def _grant_change(
         "expected_source": _expected_source(fields, request.expected_source),
         "reason": fields.note("reason", request.reason, REASON_BYTES_MAX),
         "labels": fields.labels("labels", request.labels),
-        "metadata": fields.metadata("metadata", request.metadata),
+        "metadata": fields.metadata(request),
     }
 
 
@@ -310,7 +311,7 @@ def refund_charge(request: pb.RefundChargeRequest, caller: Caller) -> RefundChar
         fields.duration("expired_lot_grace", request.expired_lot_grace, REFUND_GRACE_MAX),
         fields.note("reason", request.reason, REASON_BYTES_MAX),
         fields.labels("labels", request.labels),
-        fields.metadata("metadata", request.metadata),
+        fields.metadata(request),
         actor=caller.credential_id,
     )
     fields.done()
@@ -358,8 +359,8 @@ def _charge(fields: Fields, request: pb.DebitRequest | pb.DebitOnceRequest) -> d
         "amount_micros": fields.amount("amount_micros", request.amount_micros, least=1),
         "overage": fields.one_of("overage", request.overage, _DEBIT_OVERAGE) or Overage.REJECT,
         "labels": fields.labels("labels", request.labels),
-        "usage": fields.usage("usage", request.usage),
-        "metadata": fields.metadata("metadata", request.metadata),
+        "usage": fields.usage(request),
+        "metadata": fields.metadata(request),
     }
 
 

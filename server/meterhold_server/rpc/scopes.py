@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -60,6 +61,7 @@ def check_scopes(services: Iterable[ServiceDescriptor]) -> None:
         raise LookupError(f"SCOPES has rows for methods that are not there: {', '.join(unknown)}")
 
 
+@cache
 def scope_of_operation(field: str) -> Scope:
     """The scope of an operation in a Batch, by the name of its field: that of its own call."""
     name = "".join(word.capitalize() for word in field.split("_"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -18,9 +19,14 @@ def timestamp(time: datetime) -> Timestamp:
 
 
 def set_timestamp(message: Timestamp, time: datetime) -> None:
+    message.seconds, message.nanos = _since_epoch(time)
+
+
+@lru_cache(maxsize=64)
+def _since_epoch(time: datetime) -> tuple[int, int]:
+    """Seconds and nanoseconds. All that a batch writes has one time."""
     since = time - _EPOCH
-    message.seconds = since.days * 86_400 + since.seconds
-    message.nanos = since.microseconds * 1000
+    return since.days * 86_400 + since.seconds, since.microseconds * 1000
 
 
 def duration(length: timedelta) -> Duration:

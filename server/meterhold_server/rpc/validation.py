@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 import orjson
 from google.protobuf.duration_pb2 import Duration
@@ -65,6 +65,20 @@ class InvalidRequest(Exception):
             text = text[: _MESSAGE_BYTES_MAX - 3] + b"..."
         super().__init__(text.decode(errors="ignore"))
         self.violations = violations
+
+
+class _WithMetadata(Protocol):
+    @property
+    def metadata(self) -> Struct: ...
+
+    def HasField(self, field_name: Literal["metadata"], /) -> bool: ...
+
+
+class _WithUsage(Protocol):
+    @property
+    def usage(self) -> types_pb2.Usage: ...
+
+    def HasField(self, field_name: Literal["usage"], /) -> bool: ...
 
 
 class Fields:
@@ -164,10 +178,11 @@ class Fields:
             self.note(f"{field}[{key[:LABEL_KEY_BYTES_MAX]!r}]", text, LABEL_VALUE_BYTES_MAX)
         return dict(value)
 
-    def metadata(self, field: str, value: Struct) -> str | None:
-        """A free-form object as JSON text; None if it is empty."""
-        if not value.fields:
+    def metadata(self, request: _WithMetadata) -> str | None:
+        """The free-form `metadata` of a request as JSON text; None if there is none."""
+        if not request.HasField("metadata") or not request.metadata.fields:
             return None
+        field, value = "metadata", request.metadata
         try:
             found = MessageToDict(value)
             text = orjson.dumps(found)
@@ -184,13 +199,15 @@ class Fields:
             self.wrong(field, "contains NUL")
         return text.decode()
 
-    def usage(self, field: str, value: types_pb2.Usage) -> dict[str, Any] | None:
-        """What is set of a usage, by field name; None if nothing is."""
+    def usage(self, request: _WithUsage) -> dict[str, Any] | None:
+        """What is set of the `usage` of a request, by field name; None if nothing is."""
+        if not request.HasField("usage"):
+            return None
         texts = {"provider": 128, "model": 128, "stop_reason": 64}
         found: dict[str, Any] = {}
-        for descriptor, content in value.ListFields():
+        for descriptor, content in request.usage.ListFields():
             name = descriptor.name
-            path = f"{field}.{name}"
+            path = f"usage.{name}"
             if name in texts:
                 found[name] = self.note(path, content, texts[name])
             else:
