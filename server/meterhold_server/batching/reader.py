@@ -112,11 +112,11 @@ class Reader:
 
     def within(self, namespace: str) -> Reads:
         """The same, for a caller of a namespace, if its connections are those for callers."""
-        return _ReaderWithin(self, namespace)
+        return _ReadsOf(self, namespace, fenced=True)
 
     def in_line(self, namespace: str) -> Reads:
         """The same, in turn with other namespaces, on connections that see all of them."""
-        return _ReaderInLine(self, namespace)
+        return _ReadsOf(self, namespace, fenced=False)
 
     async def _run(self, namespace: str, read: Callable[[Connection], _T]) -> _T:
         self._refuse_if_full(namespace)
@@ -203,12 +203,13 @@ class Reader:
         return connection
 
 
-class _ReaderWithin:
-    """Runs reads that see one namespace."""
+class _ReadsOf:
+    """Runs reads in the line of one namespace. `fenced` ones see nothing else."""
 
-    def __init__(self, reader: Reader, namespace: str) -> None:
+    def __init__(self, reader: Reader, namespace: str, *, fenced: bool) -> None:
         self._reader = reader
         self._namespace = namespace
+        self._fenced = fenced
 
     async def run(
         self,
@@ -216,34 +217,12 @@ class _ReaderWithin:
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
-        return await self._reader._run(
-            self._namespace,
-            lambda connection: within(connection, self._namespace, read, *args, **kwargs),
-        )
+        def run(connection: Connection) -> _T:
+            if self._fenced:
+                return within(connection, self._namespace, read, *args, **kwargs)
+            return read(connection, *args, **kwargs)
 
-    def within(self, namespace: str) -> Reads:
-        return self._reader.within(namespace)
-
-    def in_line(self, namespace: str) -> Reads:
-        return self._reader.in_line(namespace)
-
-
-class _ReaderInLine:
-    """Runs reads in the line of one namespace."""
-
-    def __init__(self, reader: Reader, namespace: str) -> None:
-        self._reader = reader
-        self._namespace = namespace
-
-    async def run(
-        self,
-        read: Callable[Concatenate[Connection, _P], _T],
-        *args: _P.args,
-        **kwargs: _P.kwargs,
-    ) -> _T:
-        return await self._reader._run(
-            self._namespace, lambda connection: read(connection, *args, **kwargs)
-        )
+        return await self._reader._run(self._namespace, run)
 
     def within(self, namespace: str) -> Reads:
         return self._reader.within(namespace)

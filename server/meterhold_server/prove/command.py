@@ -16,6 +16,7 @@ from meterhold_server.prove.settings import ProveSettings
 from meterhold_server.prove.target import Recording
 
 _CONNECTIONS: Final = 4
+_REACHED_SECONDS: Final = 3.0
 _SHOWN_MAX: Final = 50
 
 
@@ -40,7 +41,7 @@ async def _prove(settings: ProveSettings, seed: int) -> list[Violation]:
             clients, seed=seed, accounts=settings.accounts, operations=settings.operations
         )
         # A service that cannot be reached proves nothing.
-        await clients[0].balance(recording.accounts[0])
+        await clients[0].balance(recording.accounts[0], timeout_seconds=_REACHED_SECONDS)
         print(f"seed {seed}, accounts {recording.name}-…", flush=True)
         started = time.monotonic()
         await recording.work(settings.in_flight_max)

@@ -24,7 +24,7 @@ _DONE: Final = frozenset({pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK})
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection for exchanges. It knows which statements it has prepared.
+    """A connection for exchanges. It knows which statements it has prepared, and how to read rows.
 
     `namespace` is the one that it can see, if it is a caller's.
     """
@@ -32,6 +32,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepared: set[bytes] = set()
+        # It finds out once how each type is read.
+        self.transformer = Transformer(self)
         self.namespace: str | None = None
 
 
@@ -84,8 +86,7 @@ def exchange(connection: Connection, commands: Sequence[Command]) -> list[Rows]:
     for answer in answers:
         if answer.status not in _DONE:
             raise error_from_result(answer)
-    transformer = Transformer(connection)
-    return [_rows(transformer, answer) for answer in answers[len(new) :]]
+    return [_rows(connection.transformer, answer) for answer in answers[len(new) :]]
 
 
 def _rows(transformer: abc.Transformer, answer: pq.abc.PGresult) -> Rows:
