@@ -8,8 +8,9 @@ round would measure that draw.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import AsyncExitStack
-from typing import Final
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Final
 
 import grpc.aio
 import psutil
@@ -48,18 +49,30 @@ async def channels(address: str, count: int, opened: AsyncExitStack) -> list[grp
 def _listening(port: int) -> set[int]:
     """The processes that listen on a port."""
     return {
-        connection.pid
-        for connection in psutil.net_connections("tcp")
-        if connection.laddr and connection.laddr.port == port
-        if connection.status == psutil.CONN_LISTEN and connection.pid is not None
+        process_id
+        for process_id, connection in _connections(port)
+        if connection.status == psutil.CONN_LISTEN
     }
 
 
 def _connected(port: int) -> dict[int, int]:
     """The process at the server's end of each connection, by the port of the client's end."""
     return {
-        connection.raddr.port: connection.pid
-        for connection in psutil.net_connections("tcp")
-        if connection.laddr and connection.laddr.port == port
-        if connection.raddr and connection.pid is not None
+        connection.raddr.port: process_id
+        for process_id, connection in _connections(port)
+        if connection.raddr
     }
+
+
+def _connections(port: int) -> Iterator[tuple[int, Any]]:
+    """Those at a port of whoever runs this load, and of all that it has started.
+
+    Those of other processes are not for everybody to see, on some systems.
+    """
+    runner = psutil.Process().parent()
+    assert runner is not None, "a load is run by somebody"
+    for process in (runner, *runner.children(recursive=True)):
+        with suppress(psutil.Error):
+            for connection in process.net_connections("tcp"):
+                if connection.laddr and connection.laddr.port == port:
+                    yield process.pid, connection
