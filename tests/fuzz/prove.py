@@ -120,9 +120,7 @@ async def _fuzz_and_attack(plan: Plan, server: ServerProcess) -> Report:
         report.p99_milliseconds["fuzzed requests"] = honest.p99_milliseconds()
         report.problems += _of_traffic(report.traffic, methods)
         report.problems += _told_by(server, honest)
-        if honest.resent:
-            # Only attacks may break off the connections of others.
-            report.problems.append(f"{honest.resent} charges had to be sent again")
+        report.problems += _resent(honest)
 
         await _attack(plan, server, honest, report)
         report.memory_mib["after all attacks"] = _memory_mib(process)
@@ -146,6 +144,11 @@ async def _attack(plan: Plan, server: ServerProcess, honest: Honest, report: Rep
             for name, damage in done.items():
                 before = report.damage.get(name, Damage(0, 0))
                 report.damage[name] = Damage(*map(sum, zip(before, damage, strict=True)))
+
+
+def _resent(honest: Honest) -> list[str]:
+    """Only attacks may break off the connections of others."""
+    return [f"{honest.resent} charges had to be sent again"] if honest.resent else []
 
 
 async def _more_calls(honest: Honest) -> None:
@@ -175,6 +178,7 @@ async def _fuzz_as_strangers(plan: Plan, server: ServerProcess, url: str, report
             lambda chance: reader,
         )
         report.p99_milliseconds["strangers"] = honest.p99_milliseconds()
+        report.problems += _resent(honest)
     report.problems += [*report.strangers.problems, *of_reader.problems]
     further = {code: n for code, n in report.strangers.codes.items() if code not in _LET_OUT}
     if further:

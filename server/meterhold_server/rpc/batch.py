@@ -156,7 +156,7 @@ def _found_by(unit: _Unit) -> _FoundBy:
 
 _GRANT_CHANGES: Final = ("revoke_grant", "reinstate_grant")
 _LOOKED_UP: Final = frozenset({"refund_charge", *_GRANT_CHANGES})
-"""What may have to be."""
+"""What may have to be looked up."""
 
 
 def _names_capture(asked: _Asked) -> bool:
