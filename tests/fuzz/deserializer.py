@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -67,7 +68,7 @@ def parse_mutants(methods: Iterable[MethodDescriptor], count: int, seed: int) ->
 
 
 def _samples(method: MethodDescriptor, chance: random.Random) -> list[bytes]:
-    made = Messages(chance)
+    made = Messages(chance, now_seconds=time.time())
     both = (made.plausible, made.wild)
     return [chance.choice(both)(method.input_type).SerializeToString() for _ in range(_SAMPLES)]
 

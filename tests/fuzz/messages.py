@@ -6,7 +6,6 @@ Nothing is known of any message: what a plausible value is depends on the name a
 from __future__ import annotations
 
 import random
-import time
 from collections import defaultdict
 from typing import Any, Final
 
@@ -78,8 +77,10 @@ _BOUNDS: Final = {
 class Messages:
     """Makes messages, all by one random generator."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, *, now_seconds: float) -> None:
+        """Plausible times are around `now_seconds`, since the epoch."""
         self._chance = chance
+        self._now_seconds = now_seconds
         self._learned: defaultdict[str, list[str]] = defaultdict(list)
         self._accepted: list[Message] = []
 
@@ -120,7 +121,8 @@ class Messages:
         message = GetMessageClass(of)()
         match of.full_name:
             case "google.protobuf.Timestamp" if not self._is_wild(wildness):
-                _set_time(message, self._chance.uniform(-7, 60) * 86_400)
+                seconds = self._now_seconds + self._chance.uniform(-7, 60) * 86_400
+                setattr(message, "seconds", int(seconds))  # noqa: B010
                 return message
             case "google.protobuf.Duration" if not self._is_wild(wildness):
                 setattr(message, "seconds", self._chance.choice((1, 60, 3600)))  # noqa: B010
@@ -226,7 +228,3 @@ def _name_the_same(message: Message, other: Message) -> None:
 
 def _is_text(field: Any) -> bool:
     return bool(field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated)
-
-
-def _set_time(message: Any, seconds_from_now: float) -> None:
-    message.seconds = int(time.time() + seconds_from_now)

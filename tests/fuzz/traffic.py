@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -153,7 +154,7 @@ class _Caller:
         self._chance = chance
         self._metadata_of = metadata_of
         self._traffic = traffic
-        self._messages = Messages(chance)
+        self._messages = Messages(chance, now_seconds=time.time())
         self._others: defaultdict[str, list[bytes]] = defaultdict(lambda: [b""])
         self._turns = count(chance.randrange(len(methods)))
 
