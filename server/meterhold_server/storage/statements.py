@@ -12,12 +12,11 @@ from sqlalchemy import (
     ClauseElement,
     ColumnElement,
     Select,
+    Subquery,
     Table,
-    TableValuedAlias,
     and_,
     bindparam,
     cast,
-    column,
     func,
     insert,
     literal_column,
@@ -81,12 +80,15 @@ def _any_account(of: ColumnElement[Any]) -> ColumnElement[bool]:
     return of == func.any(_each("account_id", of.type))
 
 
-def _rows(table: Table, names: Sequence[str]) -> TableValuedAlias:
-    """Rows with some columns of a table, out of a parameter for each."""
+def _rows(table: Table, names: Sequence[str]) -> Subquery:
+    """Rows with some columns of a table, out of a parameter for each.
+
+    One call of `unnest` a column, in the list of what is selected: one for all, in the FROM clause,
+    would put each column aside as a table of its own first, at three times the cost.
+    """
     columns = [table.c[name] for name in names]
-    arrays = [_each(c.name, c.type) for c in columns]
-    of_table = [column(c.name, c.type) for c in columns]
-    return func.unnest(*arrays).table_valued(*of_table).render_derived()
+    arrays = [func.unnest(_each(c.name, c.type), type_=c.type).label(c.name) for c in columns]
+    return select(*arrays).subquery("rows")
 
 
 def _insert(table: Table, *, but: str = "") -> Statement:
