@@ -178,6 +178,7 @@ async def _fuzz_as_strangers(plan: Plan, server: ServerProcess, url: str, report
             lambda chance: reader,
         )
         report.p99_milliseconds["strangers"] = honest.p99_milliseconds()
+        report.problems += _resent(honest)
     report.problems += [*report.strangers.problems, *of_reader.problems]
     further = {code: n for code, n in report.strangers.codes.items() if code not in _LET_OUT}
     if further:
