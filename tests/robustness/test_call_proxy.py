@@ -23,7 +23,7 @@ METHOD = "/some.Service/Method"
 SECONDS = 1.0
 """What each call gives the server. Some faults last until it is over."""
 SEED = 24
-"""With it, no copy that comes late and no delay is near the deadline: a busy machine needs a while."""
+"""With it no delay and no late copy ends near the deadline: a busy machine needs a while."""
 OK = grpc.StatusCode.OK
 NO = grpc.StatusCode.FAILED_PRECONDITION
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

@@ -58,6 +58,10 @@ def test_a_column_arrives_as_it_is(
     assert _echo(connection, ARRAY(kind), f"{name}[]", f"unnest($1::{name}[])", column) == column
 
 
+def test_no_accounts_may_be_looked_for(connection: Connection) -> None:
+    assert _echo(connection, ARRAY(UUID()), "no uuids", "unnest($1::uuid[])", []) == []
+
+
 def test_a_time_arrives_as_it_is(connection: Connection) -> None:
     time = datetime(2026, 2, 28, 23, 59, 59, 999_999, UTC)
     assert _echo(connection, DateTime(), "time", "$1::timestamptz", time) == [time]
@@ -72,12 +76,7 @@ def test_named_tuples_are_arrays_and_text_is_json_already(connection: Connection
 def _echo(
     connection: Connection, kind: TypeEngine[Any], name: str, read: str, values: Any
 ) -> list[Any]:
-    packing = packing_of(kind)
-    statement = Statement(
-        f"echo {name}".encode(),
-        f"SELECT {read}".encode(),
-        (("values", packing),),
-        (packing.format,),
-    )
+    columns = (("values", packing_of(kind)),)
+    statement = Statement(f"echo {name}".encode(), f"SELECT {read}".encode(), columns)
     [rows] = exchange(connection, [(statement, {"values": values})])
     return [row[0] for row in rows]

@@ -39,13 +39,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 class Statement(NamedTuple):
     """Prepared under its name when first used. `$1`, `$2` … are its `columns`: arrays, but for
-    a time. `formats` are theirs, as libpq numbers them.
+    a time.
     """
 
     name: bytes
     sql: bytes
     columns: tuple[tuple[str, Packing], ...] = ()
-    formats: tuple[int, ...] = ()
 
 
 Command = tuple[Statement, Mapping[str, Any]]
@@ -67,7 +66,7 @@ def exchange(connection: Connection, commands: Sequence[Command]) -> list[Rows]:
     new = {statement for statement, _ in commands if statement.name not in connection.prepared}
     # Before anything is sent: what cannot be packed must not leave the exchange half done.
     packed = [
-        (statement, [packing.pack(values[name]) for name, packing in statement.columns])
+        (statement, [pack(values[name]) for name, pack in statement.columns])
         for statement, values in commands
     ]
     pgconn.enter_pipeline_mode()
@@ -75,7 +74,7 @@ def exchange(connection: Connection, commands: Sequence[Command]) -> list[Rows]:
         for statement in new:
             pgconn.send_prepare(statement.name, statement.sql)
         for statement, arrays in packed:
-            pgconn.send_query_prepared(statement.name, arrays, statement.formats)
+            pgconn.send_query_prepared(statement.name, arrays, [pq.Format.BINARY] * len(arrays))
         answers = _answers(pgconn, len(new) + len(commands))
     finally:
         if pgconn.status == pq.ConnStatus.OK:

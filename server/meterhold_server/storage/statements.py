@@ -63,8 +63,7 @@ def _for_exchange(name: str, statement: ClauseElement) -> Statement:
         (parameter.removeprefix(_EACH), packing_of(text.binds[parameter].type))
         for parameter in text.positiontup or ()
     )
-    formats = tuple(packing.format for _, packing in columns)
-    return Statement(name.encode(), str(text).encode(), columns, formats)
+    return Statement(name.encode(), str(text).encode(), columns)
 
 
 # A parameter must not be called as a column that the statement sets.
