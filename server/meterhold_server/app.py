@@ -262,7 +262,7 @@ def _spare_collections() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 50)
+    gc.set_threshold(200_000, 20, 50)
 
 
 def _tls(settings: ServeSettings) -> TlsFiles | None:

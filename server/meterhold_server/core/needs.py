@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from meterhold_server.core.expiry import is_due
 from meterhold_server.core.model import (
@@ -82,6 +83,11 @@ class StillNeeds:
         return bool(self.due_account_ids or self.lots or self.pending or self.reservations)
 
 
+# Made once: a union of classes is made anew wherever it is written down.
+_OF_RESERVATIONS: Final = (Reserve, Settle, Release, Extend)
+_PLAIN: Final = (Debit, DebitOnce, Expire)
+
+
 def needs(operations: Sequence[Operation]) -> Needs:
     """What `operations` touch by name."""
     wanted = Needs()
@@ -92,9 +98,9 @@ def needs(operations: Sequence[Operation]) -> Needs:
 def _add_all(wanted: Needs, operations: Sequence[Operation]) -> None:
     for operation in operations:
         wanted.account_ids.add(operation.account_id)
-        if isinstance(operation, Reserve | Settle | Release | Extend):
+        if isinstance(operation, _OF_RESERVATIONS):
             wanted.reservations.add((operation.account_id, operation.reservation_id))
-        elif not isinstance(operation, Debit | DebitOnce | Expire):
+        elif not isinstance(operation, _PLAIN):
             _add_rarer(wanted, operation)
         wanted.claims.update(_claim_keys(operation))
 

@@ -57,6 +57,10 @@ _KINDS: Final = {
 
 _Answer = Outcome | Error
 
+# Made once: a union of classes is made anew wherever it is written down.
+_WRONG: Final = (InvalidRequest, Refusal)
+_ERRORS: Final = (*_WRONG, Failure)
+
 
 class _Call(NamedTuple):
     """What is the same for the whole of a message."""
@@ -216,7 +220,7 @@ def _prepared(unit: _Unit, converted: list[Link | Error], call: _Call) -> Operat
     for index, link in enumerate(converted):
         if isinstance(link, Failure):
             return [link for _ in converted]
-        if isinstance(link, InvalidRequest | Refusal):
+        if isinstance(link, _WRONG):
             wrong[index] = link
         else:
             links.append(link)
@@ -244,7 +248,7 @@ def _in_message(unit: _Unit, outcome: Outcome) -> Outcome:
 
 def _set_result(result: pb.BatchResult, kind: str, answer: _Answer, retried: bool) -> None:
     error = refusal_of(answer) if isinstance(answer, Rejected) else answer
-    if isinstance(error, InvalidRequest | Refusal | Failure):
+    if isinstance(error, _ERRORS):
         set_error(result.error, error, retried=retried)
     else:
         _KINDS[kind].respond(getattr(result, kind), error)
