@@ -50,7 +50,7 @@ def operation_of(call: Call) -> operations.Link:
             )
         case Method.DEBIT:
             return operations.Debit(
-                account, call.micros, overage, call.key, labels=labels, metadata=metadata
+                account, call.micros, overage, labels, metadata=metadata, request_id=call.key
             )
         case Method.RESERVE:
             ttl = timedelta(seconds=call.ttl_seconds)

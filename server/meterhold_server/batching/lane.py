@@ -79,8 +79,8 @@ class Lane:
         self._busy_count = 0
         self._down_since: float | None = None
         self._batch_seconds = 0.0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._work, name=name, daemon=True)
+        self._worker.start()
 
     @property
     def pending_count(self) -> int:
@@ -136,7 +136,7 @@ class Lane:
         if not self._closing:
             self._closing = True
             self._queue.close()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._worker.join)
 
     def sever_if_stuck(self) -> None:
         """Cut the connection of a batch that takes too long: its outcome is then looked up."""

@@ -43,7 +43,7 @@ class Place:
         return self._gathering.future.cancelled()
 
     def done(self) -> bool:
-        return self.answer is not None or self.cancelled()
+        return self.answer is not None
 
     def set_result(self, outcome: Outcome) -> None:
         self.answer = outcome

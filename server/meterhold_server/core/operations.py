@@ -103,10 +103,10 @@ class Debit(AccountOperation):
 
     amount_micros: int
     overage: Overage = Overage.REJECT
-    request_id: str = ""
     labels: dict[str, str] | None = None
     usage: dict[str, Any] | None = None
     metadata: str | None = None
+    request_id: str = ""
 
 
 @dataclass(slots=True)

@@ -71,18 +71,13 @@ class _Call(NamedTuple):
     give_up: float
 
 
-class _Asked(NamedTuple):
-    """An operation of the message: its kind, and the request it would be as a call of its own."""
+# Plain tuples, as there are a thousand of them in a message: named ones take as long to make as the
+# field of a request to check.
+_Asked = tuple[str, Any]
+"""An operation of the message: its kind, and the request it would be as a call of its own."""
 
-    kind: str
-    request: Any
-
-
-class _Unit(NamedTuple):
-    """A chain, or one operation that is not linked; `start` is its place in the message."""
-
-    start: int
-    asked: list[_Asked]
+_Unit = tuple[int, list[_Asked]]
+"""A chain, or one operation that is not linked, behind its place in the message."""
 
 
 async def carry_out(
@@ -99,9 +94,10 @@ async def carry_out(
     for found_by, group in _groups(units):
         answers += await _answers(group, found_by, call)
     response = pb.BatchResponse()
-    asked = (each for unit in units for each in unit.asked)
-    for each, answer in zip(asked, answers, strict=True):
-        _set_result(response.results.add(), each.kind, answer, call.retried)
+    kinds = [kind for _, asked in units for kind, _ in asked]
+    add_result = response.results.add
+    for kind, answer in zip(kinds, answers, strict=True):
+        _set_result(add_result(), kind, answer, call.retried)
     return response
 
 
@@ -126,9 +122,9 @@ def _units(operations: Sequence[pb.BatchOperation]) -> list[_Unit]:
         if kind is None:
             fields.wrong(f"operations[{number}]", "asks for nothing that is known here")
             continue
-        links.append(_Asked(kind, getattr(operation, kind)))
+        links.append((kind, getattr(operation, kind)))
         if not operation.linked:
-            units.append(_Unit(number + 1 - len(links), links))
+            units.append((number + 1 - len(links), links))
             links = []
     for start, asked in units:
         if len(asked) > CHAIN_OPERATIONS_MAX:
@@ -145,16 +141,17 @@ _FoundBy = Literal["account", "capture", "grant_key"]
 
 def _groups(units: list[_Unit]) -> Iterable[tuple[_FoundBy, list[_Unit]]]:
     """The units that can go together."""
-    if _LOOKED_UP.isdisjoint(asked.kind for unit in units for asked in unit.asked):
+    if _LOOKED_UP.isdisjoint([kind for _, asked in units for kind, _ in asked]):
         return [("account", units)]
     return [(found_by, list(group)) for found_by, group in groupby(units, _found_by)]
 
 
 def _found_by(unit: _Unit) -> _FoundBy:
     """What has to be looked up before a unit is done, or while it is."""
-    if any(_names_capture(asked) for asked in unit.asked):
+    _, asked = unit
+    if any(_names_capture(*each) for each in asked):
         return "capture"
-    kind, request = unit.asked[0]
+    kind, request = asked[0]
     return "grant_key" if kind in _GRANT_CHANGES and not request.account else "account"
 
 
@@ -163,8 +160,8 @@ _LOOKED_UP: Final = frozenset({"refund_charge", *_GRANT_CHANGES})
 """What may have to be looked up."""
 
 
-def _names_capture(asked: _Asked) -> bool:
-    return asked.kind == "refund_charge" and asked.request.WhichOneof("charge") == "capture"
+def _names_capture(kind: str, request: Any) -> bool:
+    return kind == "refund_charge" and request.WhichOneof("charge") == "capture"
 
 
 async def _answers(units: list[_Unit], found_by: _FoundBy, call: _Call) -> list[_Answer]:
@@ -188,8 +185,9 @@ async def _submit(operations: Sequence[Operation], call: _Call) -> Answers:
 
 def _converted(unit: _Unit, caller: Caller) -> list[Link | Error]:
     """The operations of a unit, or what is wrong with them as calls of their own."""
+    _, asked = unit
     converted: list[Link | Error] = []
-    for kind, request in unit.asked:
+    for kind, request in asked:
         try:
             caller.require(scope_of_operation(kind))
             link = _KINDS[kind].convert(request, caller)
@@ -197,7 +195,7 @@ def _converted(unit: _Unit, caller: Caller) -> list[Link | Error]:
             converted.append(error)
             continue
         converted.append(link)
-        if len(unit.asked) > 1 and kind in _GRANT_CHANGES and not request.account:
+        if len(asked) > 1 and kind in _GRANT_CHANGES and not request.account:
             wrong = Violation("account", "is required in a chain: name the account")
             converted[-1] = InvalidRequest([wrong])
     return converted
@@ -205,44 +203,50 @@ def _converted(unit: _Unit, caller: Caller) -> list[Link | Error]:
 
 async def _find_captures(unit: _Unit, links: list[Link | Error], service: Service) -> None:
     """Find the charges that are named by their captures."""
-    for number, (asked, link) in enumerate(zip(unit.asked, links, strict=True)):
-        if isinstance(link, RefundCharge) and _names_capture(asked):
+    _, asked = unit
+    for number, ((kind, request), link) in enumerate(zip(asked, links, strict=True)):
+        if isinstance(link, RefundCharge) and _names_capture(kind, request):
             try:
-                link.charge_seq = await service.capture_seq(link, asked.request.capture)
+                link.charge_seq = await service.capture_seq(link, request.capture)
             except (Refusal, Failure) as error:
                 links[number] = error
 
 
 def _prepared(unit: _Unit, converted: list[Link | Error], call: _Call) -> Operation | list[_Answer]:
     """What is to be submitted, or the answers if nothing is."""
-    links: list[Link] = []
-    wrong: dict[int, _Answer] = {}
-    for index, link in enumerate(converted):
-        if isinstance(link, Failure):
-            return [link for _ in converted]
-        if isinstance(link, _WRONG):
-            wrong[index] = link
-        else:
-            links.append(link)
-    if wrong:
-        refused = Rejected(Reason.CHAIN_REFUSED, {"index": unit.start + min(wrong)})
-        return [wrong.get(index, refused) for index in range(len(converted))]
+    links = [link for link in converted if not isinstance(link, _ERRORS)]
+    if len(links) < len(converted):
+        return _refused(unit, converted)
     if call.retried and any(isinstance(link, Debit) and not link.request_id for link in links):
         # Without a key nobody can tell whether an earlier attempt was charged.
         return [failures.outcome_unknown() for _ in links]
     return links[0] if len(links) == 1 else Chain(tuple(links))
 
 
+def _refused(unit: _Unit, converted: list[Link | Error]) -> list[_Answer]:
+    """What the operations of a unit are told, of which at least one cannot be submitted."""
+    for link in converted:
+        if isinstance(link, Failure):
+            return [link] * len(converted)
+    start, _ = unit
+    wrong: dict[int, _Answer] = {
+        index: link for index, link in enumerate(converted) if isinstance(link, _WRONG)
+    }
+    refused = Rejected(Reason.CHAIN_REFUSED, {"index": start + min(wrong)})
+    return [wrong.get(index, refused) for index in range(len(converted))]
+
+
 def _told(unit: _Unit, answer: Outcome | Failure) -> list[_Answer]:
     """What each operation of a unit came to, with places in the message for those in the chain."""
+    start, asked = unit
     if not isinstance(answer, Chained):
-        return [answer for _ in unit.asked]
-    return [_in_message(unit, outcome) for outcome in answer.outcomes]
+        return [answer] * len(asked)
+    return [_in_message(start, outcome) for outcome in answer.outcomes]
 
 
-def _in_message(unit: _Unit, outcome: Outcome) -> Outcome:
+def _in_message(start: int, outcome: Outcome) -> Outcome:
     if isinstance(outcome, Rejected) and outcome.reason is Reason.CHAIN_REFUSED:
-        return Rejected(outcome.reason, {"index": unit.start + outcome.details["index"]})
+        return Rejected(outcome.reason, {"index": start + outcome.details["index"]})
     return outcome
 
 

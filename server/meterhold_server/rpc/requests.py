@@ -73,6 +73,10 @@ _CATEGORY: Final[dict[int, LotCategory | None]] = {
 }
 
 
+_Charge = tuple[int, Overage, dict[str, str] | None, dict[str, Any] | None, str | None]
+"""The amount, its overage, and the labels, usage and metadata that both ways to debit have."""
+
+
 class Caller(NamedTuple):
     """Who calls, as far as a request's meaning depends on it, and the server's rules.
 
@@ -198,8 +202,8 @@ def debit(request: pb.DebitRequest, caller: Caller) -> Debit:
     fields = Fields()
     operation = Debit(
         account_key(fields, request, caller),
-        request_id=fields.text("request_id", request.request_id, ID_CHARACTERS_MAX, required=False),
-        **_charge(fields, request),
+        *_charge(fields, request),
+        fields.text("request_id", request.request_id, ID_CHARACTERS_MAX, required=False),
     )
     fields.done()
     return operation
@@ -209,8 +213,8 @@ def debit_once(request: pb.DebitOnceRequest, caller: Caller) -> DebitOnce:
     fields = Fields()
     operation = DebitOnce(
         account_key(fields, request, caller),
-        idempotency_key=fields.text("idempotency_key", request.idempotency_key, KEY_CHARACTERS_MAX),
-        **_charge(fields, request),
+        fields.text("idempotency_key", request.idempotency_key, KEY_CHARACTERS_MAX),
+        *_charge(fields, request),
     )
     fields.done()
     return operation
@@ -354,14 +358,14 @@ def configure_defaults(
     return operation
 
 
-def _charge(fields: Fields, request: pb.DebitRequest | pb.DebitOnceRequest) -> dict[str, Any]:
-    return {
-        "amount_micros": fields.amount("amount_micros", request.amount_micros, least=1),
-        "overage": fields.one_of("overage", request.overage, _DEBIT_OVERAGE) or Overage.REJECT,
-        "labels": fields.labels("labels", request.labels),
-        "usage": fields.usage(request),
-        "metadata": fields.metadata(request),
-    }
+def _charge(fields: Fields, request: pb.DebitRequest | pb.DebitOnceRequest) -> _Charge:
+    return (
+        fields.amount("amount_micros", request.amount_micros, least=1),
+        fields.one_of("overage", request.overage, _DEBIT_OVERAGE) or Overage.REJECT,
+        fields.labels("labels", request.labels),
+        fields.usage(request),
+        fields.metadata(request),
+    )
 
 
 def _priority(fields: Fields, request: pb.GrantOnceRequest) -> int:

@@ -124,7 +124,9 @@ class Chances:
 
     def debit(self, names: Names) -> Debit:
         overage = self._maybe(0.2, Overage.OVERDRAFT, Overage.REJECT)
-        return Debit(names.key, self._amount(400), overage, self._maybe(0.5, self._name(), ""))
+        return Debit(
+            names.key, self._amount(400), overage, request_id=self._maybe(0.5, self._name(), "")
+        )
 
     def debit_once(self, names: Names) -> DebitOnce:
         overage = self._maybe(0.2, Overage.OVERDRAFT, Overage.REJECT)
