@@ -24,10 +24,14 @@ class Gathering:
     def fill(self) -> None:
         """Count one more answer; the last one makes the future done."""
         self._missing_count -= 1
-        if self._missing_count == 0 and not self.future.done():
+        if self._missing_count > 0:
+            return
+        if not self.future.done():
             self.future.set_result(
                 [place.answer for place in self.places if place.answer is not None]
             )
+        # The places know this gathering: as a cycle all of it would wait for the garbage collector.
+        self.places.clear()
 
 
 class Place:
