@@ -207,7 +207,7 @@ class Metering(RuleBasedStateMachine):
 
     @rule(operation=strategies.defaults)
     def set_defaults(self, operation: ConfigureDefaults) -> None:
-        outcome = self.book.do(operation)
+        outcome = self.do_in_time(operation)
         assert isinstance(outcome, DefaultsConfigured)
         if operation.signup_micros is not None:
             self.defaults.signup_micros = operation.signup_micros
@@ -367,14 +367,11 @@ class Metering(RuleBasedStateMachine):
 
     @rule(operation=st.one_of(strategies.revokes, strategies.reinstates))
     def revoke_or_reinstate(self, operation: RevokeGrant | ReinstateGrant) -> None:
-        outcome = self.book.do(operation)
+        outcome = self.do_in_time(operation)
         if isinstance(outcome, Elsewhere):
             operation = replace(operation, account=outcome.account)
-            outcome = self.book.do(operation)
-        if operation.account not in self.totals:
-            return
-        self.totals[operation.account].let_time_pass(self.book.now)
-        if isinstance(outcome, Rejected):
+            outcome = self.do_in_time(operation)
+        if operation.account not in self.totals or isinstance(outcome, Rejected):
             return
         assert isinstance(outcome, Revoked | Reinstated)
         before, again = outcome.balance, self.book.do(operation)
@@ -392,6 +389,12 @@ class Metering(RuleBasedStateMachine):
             return operation
         account, reservation_id = self.reserved[-1 - nth]
         return replace(operation, account=account, reservation_id=reservation_id)
+
+    def do_in_time(self, operation: Operation) -> Outcome:
+        """The outcome. What is due in its account expires first, whatever is asked."""
+        if operation.account in self.totals:
+            self.totals[operation.account].let_time_pass(self.book.now)
+        return self.book.do(operation)
 
     def ask(self, operation: Operation) -> tuple[int, Totals, Outcome]:
         """The outcome, and what the model says was available before it, once time had passed.
