@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
+COMPILED := build/compiled
 PROTO_BIN := .venv-proto/bin
 PROTO_READY := .venv-proto/.ready
 GENERATED := client/meterhold/v1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast conservation prove check lint types contracts proto proto-check format lock bench bench-growth examples clean
+.PHONY: help setup demo serve test test-fast conservation prove check lint types contracts proto proto-check format lock compiled test-compiled bench bench-growth examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,8 +73,20 @@ proto: $(PROTO_READY) ## Regenerate client/meterhold/v1 from proto/
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" python -m grpc_tools.protoc -Iproto --python_out=client --mypy_out=quiet:client proto/meterhold/v1/*.proto
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" python -m grpc_tools.protoc -Iproto --grpc_python_out=client --mypy_grpc_out=quiet:client proto/meterhold/v1/*_service.proto
 
-bench: $(BENCH_READY) ## Measure the service beside three baselines: a table, a plot, JSON
-	$(BIN)/python -m benchmarks
+$(COMPILED)/.ready: $(READY) hatch_build.py $(shell find client server -name '*.py')
+	rm -rf $(COMPILED)
+	HATCH_BUILD_HOOKS_ENABLE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target $(COMPILED) .
+	@touch $@
+
+compiled: $(COMPILED)/.ready ## Build the service with its hot path compiled; needs a C compiler
+
+test-compiled: $(COMPILED)/.ready ## Test the compiled build: the rules, the storage, the lanes, the calls
+	PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest tests/core tests/storage tests/batching tests/rpc tests/acceptance
+
+C_COMPILER := $(shell command -v cc)
+
+bench: $(BENCH_READY) $(if $(C_COMPILER),$(COMPILED)/.ready) ## Measure the service beside three baselines: a table, a plot, JSON
+	$(BIN)/python -m benchmarks $(if $(C_COMPILER),--compiled $(COMPILED))
 
 bench-growth: $(READY) ## Measure a ledger of 12 million entries beside a small one, and the sweeper
 	$(BIN)/python -m benchmarks.growth

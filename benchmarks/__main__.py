@@ -65,6 +65,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="loads with this in their names alone")
     parser.add_argument("--seed", type=int, help="of the arrivals (a random one)")
     parser.add_argument(
+        "--compiled", type=Path, help="folder of the compiled build, to measure too"
+    )
+    parser.add_argument(
         "--results", type=Path, default=publishing.FOLDER, help="folder of JSON and PNG"
     )
     parser.add_argument("--markdown", action="store_true", help="print the last results, and stop")
@@ -80,7 +83,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(options: argparse.Namespace, console: Console) -> Results:
-    every = plan(options.accounts, options.callers)
+    every = plan(options.accounts, options.callers, compiled=options.compiled is not None)
     wanted = [load for load in every if options.only in load.label]
     with servers.database() as database, ExitStack() as running:
         results = Results(about(_kept(options), database.version))
@@ -116,7 +119,8 @@ def _server(
             yield server
     else:
         url = database.create_migrated(name)
-        with servers.product(database, url, options.workers) as server:
+        build = options.compiled if name == "compiled" else None
+        with servers.product(database, url, options.workers, build=build) as server:
             servers.fund(server.address, options.accounts)
             yield server
 

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 SERVERS: Final = {
     "noop": "no-op server",
     "product": "Meterhold",
+    "compiled": "Meterhold, compiled",
     "naive": "naive server",
     "ceiling": "bare SQL",
 }
@@ -56,8 +57,8 @@ class Load(NamedTuple):
         return f"{SERVERS[self.server]}: {what.format(**self._asdict())}"
 
 
-def plan(accounts: int, callers: int) -> list[Load]:
-    """All loads of a run."""
+def plan(accounts: int, callers: int, *, compiled: bool) -> list[Load]:
+    """All loads of a run; with `compiled`, some of them on the compiled build as well."""
 
     def debit(server: str, name: str = "debit", **other: Any) -> Load:
         return Load(server, name, "debit", accounts, callers)._replace(**other)
@@ -65,12 +66,15 @@ def plan(accounts: int, callers: int) -> list[Load]:
     def pair(server: str, name: str = "pair", **other: Any) -> Load:
         return Load(server, name, "pair", accounts, callers)._replace(**other)
 
+    def builds(load: Load) -> list[Load]:
+        return [load, load._replace(server="compiled")] if compiled else [load]
+
     batch_callers = min(BATCH_CALLERS, callers)
     # Loads that are compared with each other come soon after each other.
     found = [
-        Load("product", "client pair", "client_pair", accounts, callers * 4),
+        *builds(Load("product", "client pair", "client_pair", accounts, callers * 4)),
         debit("noop"),
-        debit("product"),
+        *builds(debit("product")),
         debit("naive"),
         debit("product", "debit hot", accounts=1),
         debit("naive", "debit hot", accounts=1),
@@ -81,9 +85,11 @@ def plan(accounts: int, callers: int) -> list[Load]:
         debit("noop", "debit of 1", callers=1),
         debit("product", "debit of 1", callers=1),
         Load("ceiling", "commit", "commit", 1, 1),
-        Load("product", "batch pair", "batch_pair", accounts, batch_callers, PAIR_BATCH),
+        *builds(Load("product", "batch pair", "batch_pair", accounts, batch_callers, PAIR_BATCH)),
         Load("ceiling", "batch pair", "pair", accounts, 1, PAIR_BATCH),
-        Load("product", "batch debit", "batch_debit", accounts, batch_callers, DEBIT_BATCH),
+        *builds(
+            Load("product", "batch debit", "batch_debit", accounts, batch_callers, DEBIT_BATCH)
+        ),
         Load("ceiling", "batch debit", "debit", accounts, 1, DEBIT_BATCH),
     ]
     known = {(load.server, load.callers) for load in found if load.name.startswith("debit")}

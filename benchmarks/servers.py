@@ -70,11 +70,18 @@ def database() -> Iterator[Database]:
 
 
 @contextmanager
-def product(on: Database, url: str, workers: int = 1, **settings: object) -> Iterator[Server]:
-    """The service, as `meterhold-server serve` runs it. `settings` are those of ServeSettings."""
+def product(
+    on: Database, url: str, workers: int = 1, *, build: Path | None = None, **settings: object
+) -> Iterator[Server]:
+    """The service, as `meterhold-server serve` runs it. `settings` are those of ServeSettings.
+
+    `build` is the folder of another build of it than that of these benchmarks.
+    """
     wanted = {"address": "127.0.0.1:0", "workers": workers, "log_format": "json", **settings}
     own = {f"METERHOLD_{name.upper()}": str(value) for name, value in wanted.items()}
     environment = os.environ | own | {"METERHOLD_DATABASE_URL": url}
+    if build is not None:
+        environment["PYTHONPATH"] = str(build.resolve())
     command = [sys.executable, "-m", "meterhold_server", "serve"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()

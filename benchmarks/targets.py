@@ -55,13 +55,31 @@ def _against_naive(name: str) -> Callable[[Results], Ratio | None]:
     return _of(_rates, ("product", name), ("naive", name))
 
 
+_BUILDS: Final = {"product": "", "compiled": ", compiled"}
+
+
+def _of_builds(
+    text: tuple[str, str],
+    bounds: tuple[float, float],
+    function: Callable[..., float],
+    load: str,
+    base: tuple[str, str],
+) -> tuple[Target, ...]:
+    """A target for each build, that is for each server that can have the load."""
+    name, against = text
+    return tuple(
+        Target(name + suffix, against, *bounds, _of(function, (server, load), base))
+        for server, suffix in _BUILDS.items()
+    )
+
+
 TARGETS: Final = (
-    Target(
-        "Unary Debit",
-        "the no-op server",
-        0.7,
-        0.85,
-        _of(_rates, ("product", "debit"), ("noop", "debit")),
+    *_of_builds(
+        ("Unary Debit", "the no-op server"),
+        (0.7, 0.85),
+        _rates,
+        "debit",
+        ("noop", "debit"),
     ),
     Target(
         "Unary Reserve + Settle, one hot account",
@@ -89,26 +107,26 @@ TARGETS: Final = (
         ),
         at_most=True,
     ),
-    Target(
-        "AsyncClient, pairs a second",
-        "calls a second of the no-op server",
-        1.17,
-        1.7,
-        _of(_pairs_for_calls, ("product", "client pair"), ("noop", "debit")),
+    *_of_builds(
+        ("AsyncClient, pairs a second", "calls a second of the no-op server"),
+        (1.17, 1.7),
+        _pairs_for_calls,
+        "client pair",
+        ("noop", "debit"),
     ),
-    Target(
-        "Batch of 100, Reserve + Settle",
-        "bare SQL in sets of 100",
-        0.25,
-        0.5,
-        _of(_rates, ("product", "batch pair"), ("ceiling", "batch pair")),
+    *_of_builds(
+        ("Batch of 100, Reserve + Settle", "bare SQL in sets of 100"),
+        (0.25, 0.5),
+        _rates,
+        "batch pair",
+        ("ceiling", "batch pair"),
     ),
-    Target(
-        "Batch of 1,000 Debits",
-        "bare SQL in sets of 1,000",
-        0.4,
-        0.7,
-        _of(_rates, ("product", "batch debit"), ("ceiling", "batch debit")),
+    *_of_builds(
+        ("Batch of 1,000 Debits", "bare SQL in sets of 1,000"),
+        (0.4, 0.7),
+        _rates,
+        "batch debit",
+        ("ceiling", "batch debit"),
     ),
     Target(
         "The slowest of any load, large ledger",

@@ -19,8 +19,8 @@ from meterhold_server.batching.failures import Failure
 from meterhold_server.core.model import AccountKey
 from meterhold_server.core.outcomes import Reason, Rejected
 from meterhold_server.rpc import batch as batch_servicer
-from meterhold_server.rpc.batch import CHAIN_OPERATIONS_MAX, OPERATIONS_MAX
 from meterhold_server.rpc.handlers import BATCH_BYTES_MAX
+from meterhold_server.rpc.units import CHAIN_OPERATIONS_MAX, OPERATIONS_MAX
 from meterhold_server.storage.verify import verify
 from rpc.answers import METHODS, Told, call, refusal
 from rpc.batches import FIELDS, alone, of_call, refused

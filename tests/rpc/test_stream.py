@@ -22,12 +22,12 @@ from meterhold_server.core.model import AccountKey, Rules
 from meterhold_server.core.operations import Operation
 from meterhold_server.rpc import batch as batch_servicer
 from meterhold_server.rpc.access import OpenAccess
-from meterhold_server.rpc.batch import OPERATIONS_MAX
 from meterhold_server.rpc.handlers import BATCH_BYTES_MAX, LogCalls
 from meterhold_server.rpc.requests import Caller
 from meterhold_server.rpc.server import RpcServer
 from meterhold_server.rpc.service import Service
 from meterhold_server.rpc.stream import BATCHES_UNDER_WAY_MAX
+from meterhold_server.rpc.units import OPERATIONS_MAX
 from meterhold_server.storage.verify import verify
 from rpc.answers import METHODS, Told, call, refusal, told
 from rpc.batches import alone, of_call, refused

@@ -7,59 +7,27 @@ may have put it: the message is cut there, so that one part is done before the n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
-from typing import Any, Final, Literal, NamedTuple
-
-from google.protobuf.message import Message
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from meterhold.v1 import metering_service_pb2 as pb
-from meterhold_server.batching import failures
 from meterhold_server.batching.failures import Failure
 from meterhold_server.batching.places import Answers
-from meterhold_server.core.operations import (
-    Chain,
-    Debit,
-    Link,
-    Operation,
-    RefundCharge,
-)
-from meterhold_server.core.outcomes import Chained, Outcome, Reason, Rejected
-from meterhold_server.rpc import requests, responses
-from meterhold_server.rpc.errors import Error, Refusal, refusal_of, status_of
-from meterhold_server.rpc.requests import Caller
-from meterhold_server.rpc.scopes import scope_of_operation
+from meterhold_server.core.operations import Link, Operation, RefundCharge
+from meterhold_server.rpc.errors import Error, Refusal
 from meterhold_server.rpc.service import CALL_SECONDS_MAX, Context, Service, was_sent_before
-from meterhold_server.rpc.validation import Fields, InvalidRequest, Violation
-
-OPERATIONS_MAX: Final = 1000
-CHAIN_OPERATIONS_MAX: Final = 100
-
-
-class _Kind(NamedTuple):
-    convert: Callable[[Any, Caller], Link]
-    respond: Callable[[Any, Any], Message]
-
-
-_KINDS: Final = {
-    "reserve": _Kind(requests.reserve, responses.reserve),
-    "settle": _Kind(requests.settle, responses.settle),
-    "release": _Kind(requests.release, responses.release),
-    "extend": _Kind(requests.extend, responses.extend),
-    "debit": _Kind(requests.debit, responses.debit),
-    "debit_once": _Kind(requests.debit_once, responses.debit),
-    "grant_once": _Kind(requests.grant_once, responses.grant_once),
-    "refund_charge": _Kind(requests.refund_charge, responses.refund_charge),
-    "revoke_grant": _Kind(requests.revoke_grant, responses.revoke_grant),
-    "reinstate_grant": _Kind(requests.reinstate_grant, responses.reinstate_grant),
-}
-"""By the name of the field that asks for it and that answers it."""
-
-_Answer = Outcome | Error
-
-# Made once: a union of classes is made anew wherever it is written down.
-_WRONG: Final = (InvalidRequest, Refusal)
-_ERRORS: Final = (*_WRONG, Failure)
+from meterhold_server.rpc.units import (
+    Answer,
+    FoundBy,
+    Unit,
+    converted_of,
+    groups_of,
+    names_capture,
+    prepared_of,
+    set_result,
+    told,
+    units_of,
+)
 
 
 class _Call(NamedTuple):
@@ -71,15 +39,6 @@ class _Call(NamedTuple):
     give_up: float
 
 
-# Plain tuples, as there are a thousand of them in a message: named ones take as long to make as the
-# field of a request to check.
-_Asked = tuple[str, Any]
-"""An operation of the message: its kind, and the request it would be as a call of its own."""
-
-_Unit = tuple[int, list[_Asked]]
-"""A chain, or one operation that is not linked, behind its place in the message."""
-
-
 async def carry_out(
     request: pb.BatchRequest, service: Service, context: Context, seconds: float | None = None
 ) -> pb.BatchResponse:
@@ -87,95 +46,34 @@ async def carry_out(
 
     `seconds` are what it may take if the context has no deadline; None = CALL_SECONDS_MAX.
     """
-    units = _units(request.operations)
+    units = units_of(request.operations)
     give_up = time.monotonic() + (CALL_SECONDS_MAX if seconds is None else seconds)
     call = _Call(service, context, was_sent_before(context), give_up)
-    answers: list[_Answer] = []
-    for found_by, group in _groups(units):
+    answers: list[Answer] = []
+    for found_by, group in groups_of(units):
         answers += await _answers(group, found_by, call)
     response = pb.BatchResponse()
     kinds = [kind for _, asked in units for kind, _ in asked]
     add_result = response.results.add
     for kind, answer in zip(kinds, answers, strict=True):
-        _set_result(add_result(), kind, answer, call.retried)
+        set_result(add_result(), kind, answer, retried=call.retried)
     return response
 
 
-def set_error(message: pb.BatchError, error: Error, *, retried: bool) -> None:
-    """Set the status of an error, as a part of an answer. `retried` as in `status_of`."""
-    status = status_of(error, retried=retried)
-    message.code = status.code.value[0]
-    message.message = status.message
-    message.details.extend(status.details)
-
-
-def _units(operations: Sequence[pb.BatchOperation]) -> list[_Unit]:
-    """The operations, chains together. Raises InvalidRequest if there is something wrong."""
-    fields = Fields()
-    if not 1 <= len(operations) <= OPERATIONS_MAX:
-        fields.wrong("operations", f"has {len(operations)}, 1 to {OPERATIONS_MAX} are allowed")
-        fields.done()
-    units: list[_Unit] = []
-    links: list[_Asked] = []
-    for number, operation in enumerate(operations):
-        kind = operation.WhichOneof("operation")
-        if kind is None:
-            fields.wrong(f"operations[{number}]", "asks for nothing that is known here")
-            continue
-        links.append((kind, getattr(operation, kind)))
-        if not operation.linked:
-            units.append((number + 1 - len(links), links))
-            links = []
-    for start, asked in units:
-        if len(asked) > CHAIN_OPERATIONS_MAX:
-            description = f"begins a chain of {len(asked)}, at most {CHAIN_OPERATIONS_MAX} may be"
-            fields.wrong(f"operations[{start}]", description)
-    if operations[-1].linked:
-        fields.wrong(f"operations[{len(operations) - 1}]", "is linked, and none comes after it")
-    fields.done()
-    return units
-
-
-_FoundBy = Literal["account", "capture", "grant_key"]
-
-
-def _groups(units: list[_Unit]) -> Iterable[tuple[_FoundBy, list[_Unit]]]:
-    """The units that can go together."""
-    if _LOOKED_UP.isdisjoint([kind for _, asked in units for kind, _ in asked]):
-        return [("account", units)]
-    return [(found_by, list(group)) for found_by, group in groupby(units, _found_by)]
-
-
-def _found_by(unit: _Unit) -> _FoundBy:
-    """What has to be looked up before a unit is done, or while it is."""
-    _, asked = unit
-    if any(_names_capture(*each) for each in asked):
-        return "capture"
-    kind, request = asked[0]
-    return "grant_key" if kind in _GRANT_CHANGES and not request.account else "account"
-
-
-_GRANT_CHANGES: Final = ("revoke_grant", "reinstate_grant")
-_LOOKED_UP: Final = frozenset({"refund_charge", *_GRANT_CHANGES})
-"""What may have to be looked up."""
-
-
-def _names_capture(kind: str, request: Any) -> bool:
-    return kind == "refund_charge" and request.WhichOneof("charge") == "capture"
-
-
-async def _answers(units: list[_Unit], found_by: _FoundBy, call: _Call) -> list[_Answer]:
+async def _answers(units: list[Unit], found_by: FoundBy, call: _Call) -> list[Answer]:
     """What the operations of units that can go together came to, in order."""
-    converted = [_converted(unit, call.service.caller) for unit in units]
+    converted = [converted_of(unit, call.service.caller) for unit in units]
     if found_by == "capture":
         for unit, links in zip(units, converted, strict=True):
             await _find_captures(unit, links, call.service)
-    prepared = [_prepared(*each, call) for each in zip(units, converted, strict=True)]
+    prepared = [
+        prepared_of(*each, retried=call.retried) for each in zip(units, converted, strict=True)
+    ]
     submitted = [each for each in prepared if not isinstance(each, list)]
     came_to = iter(await _submit(submitted, call) if submitted else [])
-    answers: list[_Answer] = []
+    answers: list[Answer] = []
     for unit, each in zip(units, prepared, strict=True):
-        answers += each if isinstance(each, list) else _told(unit, next(came_to))
+        answers += each if isinstance(each, list) else told(unit, next(came_to))
     return answers
 
 
@@ -183,76 +81,12 @@ async def _submit(operations: Sequence[Operation], call: _Call) -> Answers:
     return await call.service.submit_many(operations, call.context, call.give_up)
 
 
-def _converted(unit: _Unit, caller: Caller) -> list[Link | Error]:
-    """The operations of a unit, or what is wrong with them as calls of their own."""
-    _, asked = unit
-    converted: list[Link | Error] = []
-    for kind, request in asked:
-        try:
-            caller.require(scope_of_operation(kind))
-            link = _KINDS[kind].convert(request, caller)
-        except (InvalidRequest, Refusal) as error:
-            converted.append(error)
-            continue
-        converted.append(link)
-        if len(asked) > 1 and kind in _GRANT_CHANGES and not request.account:
-            wrong = Violation("account", "is required in a chain: name the account")
-            converted[-1] = InvalidRequest([wrong])
-    return converted
-
-
-async def _find_captures(unit: _Unit, links: list[Link | Error], service: Service) -> None:
+async def _find_captures(unit: Unit, links: list[Link | Error], service: Service) -> None:
     """Find the charges that are named by their captures."""
     _, asked = unit
     for number, ((kind, request), link) in enumerate(zip(asked, links, strict=True)):
-        if isinstance(link, RefundCharge) and _names_capture(kind, request):
+        if isinstance(link, RefundCharge) and names_capture(kind, request):
             try:
                 link.charge_seq = await service.capture_seq(link, request.capture)
             except (Refusal, Failure) as error:
                 links[number] = error
-
-
-def _prepared(unit: _Unit, converted: list[Link | Error], call: _Call) -> Operation | list[_Answer]:
-    """What is to be submitted, or the answers if nothing is."""
-    links = [link for link in converted if not isinstance(link, _ERRORS)]
-    if len(links) < len(converted):
-        return _refused(unit, converted)
-    if call.retried and any(isinstance(link, Debit) and not link.request_id for link in links):
-        # Without a key nobody can tell whether an earlier attempt was charged.
-        return [failures.outcome_unknown() for _ in links]
-    return links[0] if len(links) == 1 else Chain(tuple(links))
-
-
-def _refused(unit: _Unit, converted: list[Link | Error]) -> list[_Answer]:
-    """What the operations of a unit are told, of which at least one cannot be submitted."""
-    for link in converted:
-        if isinstance(link, Failure):
-            return [link] * len(converted)
-    start, _ = unit
-    wrong: dict[int, _Answer] = {
-        index: link for index, link in enumerate(converted) if isinstance(link, _WRONG)
-    }
-    refused = Rejected(Reason.CHAIN_REFUSED, {"index": start + min(wrong)})
-    return [wrong.get(index, refused) for index in range(len(converted))]
-
-
-def _told(unit: _Unit, answer: Outcome | Failure) -> list[_Answer]:
-    """What each operation of a unit came to, with places in the message for those in the chain."""
-    start, asked = unit
-    if not isinstance(answer, Chained):
-        return [answer] * len(asked)
-    return [_in_message(start, outcome) for outcome in answer.outcomes]
-
-
-def _in_message(start: int, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, Rejected) and outcome.reason is Reason.CHAIN_REFUSED:
-        return Rejected(outcome.reason, {"index": start + outcome.details["index"]})
-    return outcome
-
-
-def _set_result(result: pb.BatchResult, kind: str, answer: _Answer, retried: bool) -> None:
-    error = refusal_of(answer) if isinstance(answer, Rejected) else answer
-    if isinstance(error, _ERRORS):
-        set_error(result.error, error, retried=retried)
-    else:
-        _KINDS[kind].respond(getattr(result, kind), error)

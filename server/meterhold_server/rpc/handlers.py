@@ -21,7 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from meterhold.v1 import metering_service_pb2
 from meterhold_server.batching.failures import Failure, FailureReason
-from meterhold_server.rpc import batch
+from meterhold_server.rpc import units
 from meterhold_server.rpc.access import Access, Guest
 from meterhold_server.rpc.errors import DETAILS_KEY, Error, ErrorStatus, Refusal, status_of
 from meterhold_server.rpc.scopes import BY_OPERATION, SCOPES
@@ -241,7 +241,7 @@ def _operation_count(request: Any) -> int:
     if isinstance(request, Malformed):
         return 1
     asked = request.batch if isinstance(request, metering_service_pb2.StreamRequest) else request
-    return min(max(len(asked.operations), 1), batch.OPERATIONS_MAX)
+    return min(max(len(asked.operations), 1), units.OPERATIONS_MAX)
 
 
 def _bug(error: Exception) -> Failure:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from meterhold.v1 import metering_service_pb2 as pb
 from meterhold_server.batching import failures
-from meterhold_server.rpc import batch
+from meterhold_server.rpc import batch, units
 from meterhold_server.rpc.handlers import Malformed, Refused, as_error
 from meterhold_server.rpc.service import CALL_SECONDS_MAX, Context, Service, was_sent_before
 from meterhold_server.rpc.validation import Fields
@@ -82,7 +82,7 @@ async def answer(request: Asked, service: Service, context: Context) -> pb.Strea
     try:
         response.batch.CopyFrom(await _carry_out(request, service, context))
     except Exception as error:
-        batch.set_error(response.error, as_error(error), retried=was_sent_before(context))
+        units.set_error(response.error, as_error(error), retried=was_sent_before(context))
     return response
 
 
