@@ -18,7 +18,7 @@ from simulation.run import run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SEED: Final = int(os.environ.get("METERHOLD_TEST_SEED") or random.randrange(2**32))
-LONG_RUNS: Final = 40
+LONG_RUNS: Final = 24
 SHORT_RUNS: Final = 60
 OPERATIONS: Final = 500
 
