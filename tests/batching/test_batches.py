@@ -153,6 +153,21 @@ async def test_what_comes_together_uses_the_lane_that_has_least_to_do(
         await blocked
 
 
+async def test_what_takes_several_transactions_uses_the_last_lane_alone(
+    database_url: str, observer: Observer
+) -> None:
+    async with running(database_url, LaneLimits(batch_operations_max=2), lanes=2) as engine:
+        await engine.submit(grant("gift", 100))
+        observer.lock(ALICE)
+        blocked = [engine.submit_many([debit(1)] * 5) for _ in range(2)]
+        await until(observer.blocked)
+        [beside] = await engine.submit_many([grant("present", 100, account=BOB)])
+        assert isinstance(beside, Granted)
+        assert not any(each.done() for each in blocked)
+        observer.let_go()
+        await asyncio.gather(*blocked)
+
+
 async def test_what_is_submitted_in_an_order_is_carried_out_in_it(
     database_url: str, observer: Observer
 ) -> None:

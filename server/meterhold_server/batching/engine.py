@@ -2,7 +2,9 @@
 
 Operations that come one by one all use the first lane: together they make fewer transactions, and
 those cost more than what is in them. What comes in a Batch has a transaction of its own anyway, and
-uses the lane that has least to do: one computes while another waits for the database.
+uses the lane that has least to do: one computes while another waits for the database. Messages that
+take several transactions each all use the last lane: in several they would mostly wait for each
+other's accounts.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class Engine:
             Lane(lambda: Session(database_url), rules, limits, name=f"lane-{number}")
             for number in range(lanes)
         ]
+        self._transaction_operations_max = limits.batch_operations_max
         self._watchdog = asyncio.create_task(self._watch())
 
     def submit(
@@ -54,7 +57,7 @@ class Engine:
         same `order`, if it is not None. Cancelling the future drops all waiters.
         """
         gathering = Gathering(len(operations))
-        lane = self._idlest() if order is None else self._lanes[order % len(self._lanes)]
+        lane = self._lane_for(len(operations), order)
         many = [
             Waiting(operation, place, deadline)
             for operation, place in zip(operations, gathering.places, strict=True)
@@ -66,7 +69,12 @@ class Engine:
                 waiting.future.set_exception(failure)
         return gathering.future
 
-    def _idlest(self) -> Lane:
+    def _lane_for(self, number: int, order: int | None) -> Lane:
+        """The lane for so many operations that came together."""
+        if order is not None:
+            return self._lanes[order % len(self._lanes)]
+        if number > self._transaction_operations_max:
+            return self._lanes[-1]
         return min(self._lanes, key=lambda lane: lane.pending_count)
 
     async def close(self) -> None:
