@@ -33,28 +33,33 @@ COMPILED: Final = (
 )
 """Patterns of the compiled modules, within meterhold_server."""
 
+_MYPY_OPTIONS: Final = ("--config-file=", "--explicit-package-bases", "--ignore-missing-imports")
+
 
 class CompileHook(BuildHookInterface[Any]):
     """Compiles a copy of the sources, so that nothing is left beside these."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, and add the libraries to the wheel. Raises CalledProcessError."""
-        self._copy = Path(tempfile.mkdtemp(prefix="meterhold-compiled-"))
+        """Compile, and add the libraries to the wheel. An editable install stays as it is.
+
+        Raises CalledProcessError, and FileNotFoundError for a pattern that names no module.
+        """
+        self._copy = tempfile.TemporaryDirectory(prefix="meterhold-compiled-")
+        if version == "editable":
+            return
+        folder = Path(self._copy.name)
         for root in ("client", "server"):
-            shutil.copytree(Path(self.root, root), self._copy / root)
-        server = self._copy / "server"
-        package = server / "meterhold_server"
-        modules = sorted(
-            str(path.relative_to(server)) for pattern in COMPILED for path in package.glob(pattern)
-        )
+            shutil.copytree(Path(self.root, root), folder / root)
+        server = folder / "server"
+        modules = [str(path.relative_to(server)) for path in compiled_modules(server)]
         subprocess.run(
             [sys.executable, "-m", "mypyc", *_MYPY_OPTIONS, *modules],
             cwd=server,
-            env={**os.environ, "MYPYPATH": f"{self._copy / 'client'}{os.pathsep}{server}"},
+            env={**os.environ, "MYPYPATH": f"{folder / 'client'}{os.pathsep}{server}"},
             check=True,
             stdout=sys.stderr,
         )
-        libraries = [*server.glob("*__mypyc*.so"), *package.rglob("*.so")]
+        libraries = [*server.glob("*__mypyc*.so"), *server.glob("meterhold_server/**/*.so")]
         build_data["force_include"] |= {
             str(library): str(library.relative_to(server)) for library in libraries
         }
@@ -62,7 +67,16 @@ class CompileHook(BuildHookInterface[Any]):
         build_data["infer_tag"] = True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        shutil.rmtree(self._copy)
+        """Remove the copy, once its libraries are in the wheel."""
+        self._copy.cleanup()
 
 
-_MYPY_OPTIONS: Final = ("--config-file=", "--explicit-package-bases", "--ignore-missing-imports")
+def compiled_modules(server: Path) -> list[Path]:
+    """The files to compile in a folder of sources. Raises FileNotFoundError if one is gone."""
+    found: list[Path] = []
+    for pattern in COMPILED:
+        modules = sorted(server.glob(f"meterhold_server/{pattern}"))
+        if not modules:
+            raise FileNotFoundError(f"{pattern!r} names no module: change it in hatch_build.py")
+        found += modules
+    return found

@@ -11,6 +11,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from hatch_build import COMPILED, compiled_modules
+
 ROOT = Path(__file__).parents[2]
 MIGRATIONS = "meterhold-0.1.0.data/data/share/meterhold/migrations"
 
@@ -61,3 +63,14 @@ def test_the_client_imports_nothing_of_the_server() -> None:
     code = f"import sys, meterhold; print([m for m in {heavy} if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert printed.decode().strip() == "[]"
+
+
+@pytest.mark.slow
+def test_it_is_pure_python_unless_compilation_is_asked_for(wheel: ZipFile) -> None:
+    assert not [name for name in wheel.namelist() if name.endswith(".so")]
+
+
+def test_what_the_compiled_build_compiles_is_there(tmp_path: Path) -> None:
+    assert len(compiled_modules(ROOT / "server")) > len(COMPILED)
+    with pytest.raises(FileNotFoundError, match="names no module"):
+        compiled_modules(tmp_path)
