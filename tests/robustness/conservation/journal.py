@@ -34,10 +34,11 @@ class Batch(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A batch whose COMMIT was not answered."""
+    """A batch whose COMMIT was not answered. Without evidence it is done again in any case."""
 
     transaction_id: str
     batch: Batch
+    has_evidence: bool
 
 
 class Line(NamedTuple):
@@ -51,6 +52,8 @@ class Line(NamedTuple):
 class Journal:
     batches: list[Batch] = field(default_factory=list)
     doubtful: list[Lost] = field(default_factory=list)
+    done_again: list[Batch] = field(default_factory=list)
+    """Those that were done, and then again as nothing of them could tell: see `evidence_of`."""
     faults: int = 0
 
     def observe(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,8 +74,10 @@ class Journal:
             except BatchFault as fault:
                 self.faults += 1
                 if fault.unresolved:
-                    batch = Batch(times.now, list(operations), fault.unresolved.outcomes)
-                    self.doubtful.append(Lost(fault.unresolved.transaction_id, batch))
+                    unresolved = fault.unresolved
+                    batch = Batch(times.now, list(operations), unresolved.outcomes)
+                    has_evidence = unresolved.evidence is not None
+                    self.doubtful.append(Lost(unresolved.transaction_id, batch, has_evidence))
                 raise
             self.batches.append(Batch(times.now, list(operations), outcomes))
             return outcomes
@@ -83,8 +88,9 @@ class Journal:
     def resolve(self, database_url: str) -> int:
         """Find out of each doubtful batch whether it was done. Answers of how many it was."""
         with psycopg.connect(database_url) as connection:
-            done = [lost.batch for lost in self.doubtful if _is_committed(connection, lost)]
-        self.batches += done
+            done = [lost for lost in self.doubtful if _is_committed(connection, lost)]
+        self.batches += [lost.batch for lost in done]
+        self.done_again += [lost.batch for lost in done if not lost.has_evidence]
         return len(done)
 
     def lines(self) -> Iterator[Line]:
