@@ -113,6 +113,7 @@ _LOOKED_UP: Final = frozenset({"refund_charge", *_GRANT_CHANGES})
 
 
 def names_capture(kind: str, request: Any) -> bool:
+    """Whether it is a refund that names its charge by the capture."""
     return kind == "refund_charge" and request.WhichOneof("charge") == "capture"
 
 
@@ -175,6 +176,7 @@ def _in_message(start: int, outcome: Outcome) -> Outcome:
 
 
 def set_result(result: pb.BatchResult, kind: str, answer: Answer, *, retried: bool) -> None:
+    """Set what an operation of a kind came to, or its error. `retried` as in `status_of`."""
     error = refusal_of(answer) if isinstance(answer, Rejected) else answer
     if isinstance(error, _ERRORS):
         set_error(result.error, error, retried=retried)

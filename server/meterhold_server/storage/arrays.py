@@ -107,7 +107,7 @@ def _json(value: Any) -> bytes:
 
 
 def _uuids(values: Sequence[str]) -> bytes:
-    """All at once: PostgreSQL takes as long to read one from text as for the rest of its row."""
+    """All at once. As text they took PostgreSQL a seventh of its time for a batch of Debits."""
     digits = "".join([_UUID_LENGTH + value for value in values]).replace("-", "")
     return _HEAD.pack(1, 0, 2950, len(values), 1) + bytes.fromhex(digits)
 
